@@ -1,0 +1,1 @@
+"""The head: camera, head model, landmarks, fit, rasteriser, rendering and texture."""

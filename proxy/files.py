@@ -1,0 +1,84 @@
+"""Safe, versioned files: safetensors with JSON metadata, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it to `path` on success, removes it on any error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".partial-", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_dataclass(path: str | os.PathLike, value: Any, format: str, version: int) -> None:
+    """Writes a dataclass of tensors and plain (JSON) values; fields that are None are left out."""
+    tensors, plain = {}, {}
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        if isinstance(item, torch.Tensor):
+            tensors[field.name] = item.detach().cpu().contiguous()
+        elif item is not None:
+            plain[field.name] = item
+    metadata = {"format": format, "version": str(version), "model_id": value.model_id, "fields": json.dumps(plain)}
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_dataclass(path: str | os.PathLike, kind: type[T], format: str, version: int, model_id: str | None = None) -> T:
+    """Reads what `save_dataclass` wrote.
+
+    Raises FileNotFoundError if there is no such file and ValueError if it is not a safetensors file, of another format
+    or version, made with another head model than `model_id`, or lacks a field.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a file of format {format}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); expected one of format {format}") from None
+    found = metadata.get("format", "none")
+    if found != format:
+        raise ValueError(f"{path} has format {found}, expected {format}; choose a file that was saved as {format}")
+    if metadata.get("version") != str(version):
+        raise ValueError(
+            f"{path} has version {metadata.get('version')} of {format}, this program reads version {version}; "
+            f"save it again with a matching program"
+        )
+    if model_id is not None and metadata.get("model_id") != model_id:
+        raise ValueError(
+            f"{path} was made with head model {metadata.get('model_id')}, but {model_id} is loaded; load the matching head model"
+        )
+    values = tensors | json.loads(metadata["fields"])
+    fields = dataclasses.fields(kind)
+    required = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    missing = sorted(required - values.keys())
+    if missing:
+        raise ValueError(f"{path} lacks the field {missing[0]} of {format}; the file is damaged, save it again")
+    known = {f.name for f in fields}
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in known})

@@ -1,0 +1,177 @@
+"""Pictures and clips as one thing: a known number of frames of one size that can be walked in chunks, again and again.
+
+A video file is decoded anew on each walk, so a long clip costs no more memory than one chunk of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from .files import whole_file
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+DEFAULT_FPS = 25.0
+
+
+class Frames:
+    """`len(frames)` frames of `width` x `height` pixels at `fps` frames per second. See `open` and `from_images`."""
+
+    def __init__(self, count: int, width: int, height: int, fps: float):
+        self._count, self.width, self.height, self.fps = count, width, height, fps
+
+    def __len__(self) -> int:
+        return self._count
+
+    def chunks(self, size: int = 16) -> Iterator[Tensor]:
+        """Consecutive float32 batches [t, 3, H, W] in 0..1 with t at most `size`."""
+        raise NotImplementedError
+
+    def first(self) -> Tensor:
+        """The first frame [3, H, W]."""
+        return next(iter(self.chunks(1)))[0]
+
+    @staticmethod
+    def from_images(images: Tensor, fps: float = DEFAULT_FPS) -> Frames:
+        """Wraps a ComfyUI IMAGE batch [T, H, W, C] with C = 1 (grey), 3 or 4 (alpha dropped), 0..1.
+
+        Raises ValueError for an empty batch or another shape. NaN becomes 0.
+        """
+        if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+            raise ValueError(f"expected images of shape [T, H, W, 1, 3 or 4], found {list(images.shape)}; connect an IMAGE batch")
+        if min(images.shape) == 0:
+            raise ValueError(f"the image batch is empty (shape {list(images.shape)}); connect at least one image")
+        return _TensorFrames(images, fps)
+
+    @staticmethod
+    def open(path: str | os.PathLike) -> Frames:
+        """Opens a picture or a video file.
+
+        Raises FileNotFoundError if it does not exist and ValueError if it cannot be decoded or holds no frame.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; give a picture or a video file")
+        if path.suffix.lower() in PICTURES:
+            return Frames.from_images(read_image(path)[None])
+        return _VideoFrames(path)
+
+
+class _TensorFrames(Frames):
+    def __init__(self, images: Tensor, fps: float):
+        super().__init__(images.shape[0], images.shape[2], images.shape[1], fps)
+        self._images = images
+
+    def chunks(self, size: int = 16) -> Iterator[Tensor]:
+        for start in range(0, len(self), size):
+            images = self._images[start : start + size, ..., :3].float().nan_to_num(0.0, 1.0, 0.0).clamp(0, 1)
+            yield images.expand(-1, -1, -1, 3).permute(0, 3, 1, 2)
+
+
+class _VideoFrames(Frames):
+    def __init__(self, path: Path):
+        self._path = path
+        count, width, height, fps = 0, 0, 0, DEFAULT_FPS
+        for frame in self._decode():
+            if count == 0:
+                height, width = frame.shape[:2]
+            count += 1
+        if count == 0:
+            raise ValueError(f"{path} holds no video frame; give a clip with at least one frame")
+        with av.open(str(path)) as container:
+            rate = container.streams.video[0].average_rate
+            fps = float(rate) if rate else DEFAULT_FPS
+        super().__init__(count, width, height, fps)
+
+    def _decode(self) -> Iterator[np.ndarray]:
+        try:
+            with av.open(str(self._path)) as container:
+                if not container.streams.video:
+                    raise ValueError(f"{self._path} has no video stream; give a picture or a video file")
+                for frame in container.decode(video=0):
+                    yield frame.to_ndarray(format="rgb24")
+        except av.FFmpegError as error:
+            raise ValueError(f"{self._path} cannot be decoded ({error.strerror}); the file is damaged or no video") from None
+
+    def chunks(self, size: int = 16) -> Iterator[Tensor]:
+        batch: list[np.ndarray] = []
+        for image in self._decode():
+            batch.append(image)
+            if len(batch) == size:
+                yield _to_tensor(batch)
+                batch = []
+        if batch:
+            yield _to_tensor(batch)
+
+
+def _to_tensor(batch: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float().div_(255)
+
+
+def read_image(path: str | os.PathLike) -> Tensor:
+    """Picture file to float32 [H, W, 3] in 0..1, turned upright by its EXIF tag; alpha is dropped.
+
+    Raises ValueError if it is no readable picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}); the file is damaged or of another kind") from None
+    return torch.from_numpy(pixels.copy()).float().div_(255)
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Float images in 0..1 to uint8 on the CPU, rounded."""
+    return images.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()
+
+
+def write_image(path: str | os.PathLike, image: Tensor) -> None:
+    """Writes [H, W, 3] in 0..1; the suffix chooses the format."""
+    with whole_file(path) as temporary:
+        Image.fromarray(to_uint8(image)).save(temporary, quality=92)
+
+
+class VideoWriter:
+    """Context manager that encodes H.264 (yuv420p, even size by repeating the last row or column) frame by frame.
+
+    The file appears under its name only when the block ends without an error.
+    """
+
+    def __init__(self, path: str | os.PathLike, fps: float):
+        self._file = whole_file(path)
+        self._fps = fps
+
+    def __enter__(self) -> VideoWriter:
+        self._container = av.open(str(self._file.__enter__()), "w", format="mp4")
+        self._stream = None
+        return self
+
+    def write(self, images: Tensor) -> None:
+        """Appends float images [t, H, W, 3] in 0..1."""
+        pixels = to_uint8(images)
+        height, width = pixels.shape[1:3]
+        if height % 2 or width % 2:
+            pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if self._stream is None:
+            self._stream = self._container.add_stream("libx264", rate=Fraction(self._fps).limit_denominator(1001))
+            self._stream.height, self._stream.width = pixels.shape[1:3]
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.options = {"crf": "18"}
+        for image in pixels:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            self._container.mux(self._stream.encode(frame))
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None and self._stream is not None:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+        self._file.__exit__(kind, error, trace)

@@ -1,0 +1,44 @@
+"""HeadProxy: one person's head, ready to be posed and rendered. Nothing in it ever comes from a driver."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+from torch import Tensor
+
+from .camera import Camera
+from .files import load_dataclass, save_dataclass
+
+FORMAT, VERSION = "expportrait.head_proxy", 1
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadProxy:
+    """Identity and look of one person, and how that person stands in the source picture."""
+
+    model_id: str
+    identity: Tensor  # [I]
+    albedo: Tensor  # [3, H, W] texture in 0..1, row 0 is v = 1
+    albedo_confidence: Tensor  # [1, H, W] 0..1: 1 where the source saw the surface, 0 where it was filled in
+    neutral: Tensor  # [E] expression of this person's face at rest
+    source_expression: Tensor  # [E] expression in the source picture
+    source_joints: Tensor  # [J, 3] rotation vectors in the source picture, radians
+    source_translation: Tensor  # [3] metres, camera space
+    focal: float  # pixels of the source picture
+    width: int
+    height: int
+    crop: tuple[float, float, float, float]  # x, y, width, height of a square around the head, source pixels
+
+    @property
+    def camera(self) -> Camera:
+        return Camera.centred(self.focal, self.width, self.height)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes a safetensors file."""
+        save_dataclass(path, self, FORMAT, VERSION)
+
+    @staticmethod
+    def load(path: str | os.PathLike, model_id: str | None = None) -> HeadProxy:
+        """Reads a file of `save`. Raises ValueError for a foreign file or another head model, FileNotFoundError."""
+        return load_dataclass(path, HeadProxy, FORMAT, VERSION, model_id)
