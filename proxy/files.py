@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 T = TypeVar("T")
+FORMAT_KEY = "format"
 
 
 @contextlib.contextmanager
@@ -42,9 +43,24 @@ def save_dataclass(path: str | os.PathLike, value: Any, format: str, version: in
             tensors[field.name] = item.detach().cpu().contiguous()
         elif item is not None:
             plain[field.name] = item
-    metadata = {"format": format, "version": str(version), "model_id": value.model_id, "fields": json.dumps(plain)}
+    metadata = {FORMAT_KEY: format, "version": str(version), "model_id": value.model_id, "fields": json.dumps(plain)}
     with whole_file(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
+
+
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """Metadata of a safetensors file. Raises FileNotFoundError, or ValueError if it is none."""
+    return _read(path, tensors=False)[0]
+
+
+def _read(path: str | os.PathLike, tensors: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; give the path of a safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()} if tensors else {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); it is damaged or of another kind") from None
 
 
 def load_dataclass(path: str | os.PathLike, kind: type[T], format: str, version: int, model_id: str | None = None) -> T:
@@ -53,16 +69,8 @@ def load_dataclass(path: str | os.PathLike, kind: type[T], format: str, version:
     Raises FileNotFoundError if there is no such file and ValueError if it is not a safetensors file, of another format
     or version, made with another head model than `model_id`, or lacks a field.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; expected a file of format {format}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}); expected one of format {format}") from None
-    found = metadata.get("format", "none")
+    metadata, tensors = _read(path)
+    found = metadata.get(FORMAT_KEY, "none")
     if found != format:
         raise ValueError(f"{path} has format {found}, expected {format}; choose a file that was saved as {format}")
     if metadata.get("version") != str(version):
@@ -82,3 +90,9 @@ def load_dataclass(path: str | os.PathLike, kind: type[T], format: str, version:
         raise ValueError(f"{path} lacks the field {missing[0]} of {format}; the file is damaged, save it again")
     known = {f.name for f in fields}
     return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items() if name in known})
+
+
+def move_dataclass(value: T, device: torch.device | str) -> T:
+    """The same dataclass with its tensors on `device`."""
+    moved = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return dataclasses.replace(value, **{n: v.to(device) for n, v in moved.items() if isinstance(v, torch.Tensor)})

@@ -5,6 +5,7 @@ A video file is decoded anew on each walk, so a long clip costs no more memory t
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -35,9 +36,11 @@ class Frames:
         """Consecutive float32 batches [t, 3, H, W] in 0..1 with t at most `size`."""
         raise NotImplementedError
 
-    def first(self) -> Tensor:
-        """The first frame [3, H, W]."""
-        return next(iter(self.chunks(1)))[0]
+    def frame(self, index: int) -> Tensor:
+        """One frame [3, H, W]. Raises ValueError if there is no frame of that number."""
+        if not 0 <= index < len(self):
+            raise ValueError(f"there is no frame {index} among {len(self)}; give a number from 0 to {len(self) - 1}")
+        return next(itertools.islice(self.chunks(1), index, None))[0]
 
     @staticmethod
     def from_images(images: Tensor, fps: float = DEFAULT_FPS) -> Frames:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 
+import torch
 from torch import Tensor
 
 from .camera import Camera
-from .files import load_dataclass, save_dataclass
+from .files import load_dataclass, move_dataclass, save_dataclass
 
 FORMAT, VERSION = "expportrait.head_track", 1
 
@@ -37,6 +38,10 @@ class HeadTrack:
     @property
     def camera(self) -> Camera:
         return Camera.centred(self.focal, self.width, self.height)
+
+    def to(self, device: torch.device | str) -> HeadTrack:
+        """The same on another device."""
+        return move_dataclass(self, device)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a safetensors file."""

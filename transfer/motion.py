@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 
+import torch
 from torch import Tensor
 
-from ..proxy.files import load_dataclass, save_dataclass
+from ..proxy.files import load_dataclass, move_dataclass, save_dataclass
 
 FORMAT, VERSION = "expportrait.head_motion", 1
 
@@ -25,6 +26,15 @@ class HeadMotion:
 
     def __len__(self) -> int:
         return self.expression.shape[0]
+
+    def select(self, frames: list[int]) -> HeadMotion:
+        """The motion of some frames only, in the given order."""
+        picked = {name: getattr(self, name)[frames] for name in ("expression", "joints", "translation", "valid")}
+        return dataclasses.replace(self, **picked)
+
+    def to(self, device: torch.device | str) -> HeadMotion:
+        """The same on another device."""
+        return move_dataclass(self, device)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes a safetensors file."""

@@ -1,0 +1,304 @@
+"""The command `expportrait`: every stage of the library from a shell, with progress bars."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .proxy.build import best_frame, build_proxy
+from .proxy.files import FORMAT_KEY, read_metadata
+from .proxy.fit import fit_frames
+from .proxy.frames import Frames, VideoWriter, write_image
+from .proxy.glb import export_glb
+from .proxy.head_model import HeadModel, load_head_model
+from .proxy.head_proxy import HeadProxy
+from .proxy.head_track import FORMAT as TRACK_FORMAT
+from .proxy.head_track import HeadTrack
+from .proxy.landmarks import load_landmarker
+from .proxy.overlay import render_overlay
+from .proxy.preview import render_preview
+from .proxy.render import MAPS, render_maps
+from .proxy.sheet import contact_sheet
+from .transfer.motion import FORMAT as MOTION_FORMAT
+from .transfer.motion import HeadMotion
+from .transfer.neutral import Rest, rest_of
+from .transfer.presets import load_preset, preset_names
+from .transfer.transfer import TransferSettings, transfer_motion
+
+PORTRAIT = Path(__file__).parent / "proxy" / "assets" / "portrait.jpg"
+PRESET = "preset:"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns 0, or 1 after printing one sentence about bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        with torch.inference_mode():
+            options.run(options)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"expportrait: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("expportrait: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+@contextlib.contextmanager
+def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress callable `(done, total)` that draws a tqdm bar."""
+    with tqdm(desc=label, unit="frame") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+# The stages, from files or values to values
+
+
+def _fit(path: str, model: HeadModel, options: argparse.Namespace, label: str = "fit") -> HeadTrack:
+    frames = Frames.open(path)
+    landmarker = load_landmarker(options.device)
+    with _bar(label) as progress:
+        return fit_frames(
+            frames, model, landmarker, options.face_index, options.missing, focal=options.focal, progress=progress
+        )
+
+
+def _build(path: str, track: HeadTrack, model: HeadModel, frame: int | None) -> tuple[Tensor, HeadProxy]:
+    """Source picture [3, H, W] and proxy, from one frame of a picture or clip."""
+    frames = Frames.open(path)
+    frame = best_frame(track) if frame is None else frame
+    if not 0 <= frame < len(track):
+        raise ValueError(f"frame {frame} is not in {path}, which has {len(track)}; give --frame 0 to {len(track) - 1}")
+    source = frames.frame(frame).to(model.template)
+    with _bar("proxy") as progress:
+        return source, build_proxy(source, track, model, frame, rest_of(track, model).expression, progress=progress)
+
+
+def _driver(name: str, model: HeadModel, options: argparse.Namespace) -> tuple[HeadTrack | HeadMotion, Rest | None]:
+    """A driver from `preset:NAME`, a saved track or motion, or a clip that is fitted now."""
+    if name.startswith(PRESET):
+        return load_preset(name.removeprefix(PRESET), model)
+    if Path(name).suffix == ".safetensors":
+        kinds = {TRACK_FORMAT: HeadTrack, MOTION_FORMAT: HeadMotion}
+        found = read_metadata(name).get(FORMAT_KEY, "none")
+        if found not in kinds:
+            raise ValueError(f"{name} has format {found}, expected one of {', '.join(kinds)}; give a track, a motion or a clip")
+        return kinds[found].load(name, model.model_id).to(options.device), None
+    return _fit(name, model, options, "fit driver"), None
+
+
+def _write_video(path: str | Path, images: Iterator[Tensor], total: int, fps: float, label: str) -> None:
+    with _bar(label) as progress, VideoWriter(path, fps) as writer:
+        done = 0
+        for chunk in images:
+            writer.write(chunk)
+            done += len(chunk)
+            progress(done, total)
+
+
+def _transfer(proxy: HeadProxy, name: str, model: HeadModel, options: argparse.Namespace) -> HeadMotion:
+    driver, rest = _driver(name, model, options)
+    settings = TransferSettings(
+        options.pose_from,
+        options.expression_from,
+        options.mix,
+        options.pose_strength,
+        options.expression_strength,
+        options.smoothing,
+    )
+    return transfer_motion(proxy, driver, model, settings, rest)
+
+
+# The commands
+
+
+def _run_fit(options: argparse.Namespace) -> None:
+    model = _model(options)
+    track = _fit(options.input, model, options)
+    track.save(options.out)
+    if options.overlay:
+        images = render_overlay(Frames.open(options.input), track, model)
+        _write_video(options.overlay, images, len(track), track.fps, "overlay")
+
+
+def _run_build(options: argparse.Namespace) -> None:
+    model = _model(options)
+    if options.track:
+        track = HeadTrack.load(options.track, model.model_id).to(options.device)
+    else:
+        track = _fit(options.input, model, options)
+    _build(options.input, track, model, options.frame)[1].save(options.out)
+
+
+def _run_transfer(options: argparse.Namespace) -> None:
+    model = _model(options)
+    proxy = HeadProxy.load(options.proxy, model.model_id).to(options.device)
+    _transfer(proxy, options.driver, model, options).save(options.out)
+
+
+def _run_render(options: argparse.Namespace) -> None:
+    model = _model(options)
+    proxy = HeadProxy.load(options.proxy, model.model_id).to(options.device)
+    motion = HeadMotion.load(options.motion, model.model_id).to(options.device)
+    width, height = options.size or (None, None)
+    with contextlib.ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(VideoWriter(Path(options.out) / f"{name}.mp4", motion.fps)) for name in options.maps
+        }
+        progress = stack.enter_context(_bar("render"))
+        for chunk in render_maps(proxy, motion, model, options.maps, width, height, progress=progress):
+            for name, images in chunk.items():
+                writers[name].write(images.expand(-1, -1, -1, 3))
+
+
+def _run_animate(options: argparse.Namespace) -> None:
+    model = _model(options)
+    track = _fit(options.source, model, options, "fit source")
+    source, proxy = _build(options.source, track, model, options.frame)
+    motion = _transfer(proxy, options.driver, model, options)
+    _write_video(options.out, render_preview(source, proxy, motion, model), len(motion), motion.fps, "preview")
+
+
+def _run_export(options: argparse.Namespace) -> None:
+    model = _model(options)
+    proxy = HeadProxy.load(options.proxy, model.model_id).to(options.device)
+    motion = HeadMotion.load(options.motion, model.model_id).to(options.device) if options.motion else None
+    export_glb(options.glb, proxy, model, motion)
+
+
+def _run_demo(options: argparse.Namespace) -> None:
+    """The whole road on what the pack ships: portrait and preset in; video, sheet, proxy, motion and GLB out."""
+    model, out = _model(options), Path(options.out)
+    track = _fit(options.source, model, options, "fit source")
+    source, proxy = _build(options.source, track, model, None)
+    proxy.save(out / "proxy.safetensors")
+    motion = _transfer(proxy, options.driver, model, options)
+    motion.save(out / "motion.safetensors")
+    shown = torch.linspace(0.12, 0.75, 4).mul(len(motion)).long().tolist()
+    strip: dict[int, Tensor] = {}
+
+    def keep(images: Iterator[Tensor]) -> Iterator[Tensor]:
+        start = 0
+        for chunk in images:
+            strip.update({i: chunk[i - start] for i in shown if start <= i < start + len(chunk)})
+            start += len(chunk)
+            yield chunk
+
+    images = keep(render_preview(source, proxy, motion, model))
+    _write_video(out / "preview.mp4", images, len(motion), motion.fps, "preview")
+    overlay = next(render_overlay(Frames.open(options.source), track, model))[0]
+    rows = []
+    stills = motion.select(shown)
+    for chunk in render_maps(proxy, stills, model, ("normals", "depth", "landmarks"), chunk=len(shown)):
+        for i, frame in enumerate(shown):
+            rows.append([source.permute(1, 2, 0), overlay] + [chunk[n][i] for n in ("normals", "depth", "landmarks")] + [strip[frame]])
+    labels = ["source", "fit", "normals", "depth", "landmarks", "result"]
+    write_image(out / "contact_sheet.jpg", contact_sheet(rows, labels))
+    export_glb(out / "head.glb", proxy, model, motion)
+    for name in ("preview.mp4", "contact_sheet.jpg", "proxy.safetensors", "motion.safetensors", "head.glb"):
+        print(out / name)
+
+
+def _model(options: argparse.Namespace) -> HeadModel:
+    return load_head_model(options.head).to(options.device)
+
+
+# The arguments
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; give WIDTHxHEIGHT in pixels, such as 832x480")
+    return int(width), int(height)
+
+
+def _map_names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in MAPS:
+            raise argparse.ArgumentTypeError(f"there is no map {name!r}; choose from {', '.join(MAPS)}")
+    return names
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="expportrait", description="Portrait animation: fit, build, transfer, render, animate.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--device", default="cpu", help="torch device, such as cpu, cuda or mps (default: %(default)s)")
+    common.add_argument("--head", help="SMPLX_*.npz to use instead of the embedded head (non-commercial licence)")
+
+    fitting = argparse.ArgumentParser(add_help=False)
+    fitting.add_argument("--face-index", type=int, default=0, help="which face, the largest being 0")
+    fitting.add_argument("--missing", default="interpolate", choices=("interpolate", "previous", "empty"), help="frames without a face")
+    fitting.add_argument("--focal", type=float, help="focal length in pixels (default: estimated)")
+
+    moving = argparse.ArgumentParser(add_help=False)
+    for side in ("pose", "expression"):
+        moving.add_argument(f"--{side}-from", default="driver", choices=("source", "driver", "mix"), help=f"where the {side} comes from")
+        moving.add_argument(f"--{side}-strength", type=float, default=1.0, help=f"scales the driver's {side}")
+    moving.add_argument("--mix", type=float, default=0.5, help="share of the driver where an origin is mix")
+    moving.add_argument("--smoothing", type=float, default=0.0, help="standard deviation of the smoothing over time, seconds")
+
+    def command(name: str, run: Callable, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common, *parents])
+        sub.set_defaults(run=run)
+        return sub
+
+    fit = command("fit", _run_fit, "Fit a picture or clip: writes a track.", fitting)
+    fit.add_argument("input", help="picture or clip")
+    fit.add_argument("--out", required=True, help="track file (.safetensors)")
+    fit.add_argument("--overlay", help="video of the fitted head over the frames (.mp4)")
+
+    build = command("build", _run_build, "Build a head proxy from a picture or clip.", fitting)
+    build.add_argument("input", help="picture or clip")
+    build.add_argument("--out", required=True, help="proxy file (.safetensors)")
+    build.add_argument("--track", help="track of the input, if it was fitted before")
+    build.add_argument("--frame", type=int, help="frame that gives the looks (default: the best one)")
+
+    driver_help = "clip, track or motion file, or " + ", ".join(PRESET + name for name in preset_names())
+    transfer = command("transfer", _run_transfer, "Move a driver's expression and pose onto a proxy.", fitting, moving)
+    transfer.add_argument("--proxy", required=True, help="proxy file")
+    transfer.add_argument("--driver", required=True, help=driver_help)
+    transfer.add_argument("--out", required=True, help="motion file (.safetensors)")
+
+    render = command("render", _run_render, "Render condition maps of a proxy in motion, one video per map.")
+    render.add_argument("--proxy", required=True, help="proxy file")
+    render.add_argument("--motion", required=True, help="motion file")
+    render.add_argument("--maps", type=_map_names, default=["normals"], help=f"comma-separated list of {', '.join(MAPS)}")
+    render.add_argument("--size", type=_size, help="WIDTHxHEIGHT (default: that of the source picture)")
+    render.add_argument("--out", required=True, help="folder for the videos")
+
+    animate = command("animate", _run_animate, "Portrait and driver in, preview video out.", fitting, moving)
+    animate.add_argument("--source", required=True, help="picture or clip of the person to animate")
+    animate.add_argument("--driver", required=True, help=driver_help)
+    animate.add_argument("--frame", type=int, help="frame of the source that gives the looks (default: the best one)")
+    animate.add_argument("--out", required=True, help="video file (.mp4)")
+
+    export = command("export", _run_export, "Write a proxy as binary glTF.")
+    export.add_argument("--proxy", required=True, help="proxy file")
+    export.add_argument("--motion", help="motion file, for an animated GLB")
+    export.add_argument("--glb", required=True, help="file to write (.glb)")
+
+    demo = command("demo", _run_demo, "The whole road on what the pack ships.", fitting, moving)
+    demo.add_argument("--source", default=str(PORTRAIT), help="picture or clip of the person to animate")
+    demo.add_argument("--driver", default=PRESET + "speaking", help=driver_help)
+    demo.add_argument("--out", default="output/demo", help="folder for the results (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
