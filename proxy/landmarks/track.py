@@ -1,0 +1,192 @@
+"""Follows one face through a clip in two passes.
+
+Pass 1 finds all faces of every frame. One of them is then followed through time, and the square in which it lies is smoothed
+(centre, size and angle), so that its crops move calmly. Pass 2 runs the mesh on those crops; crops that jump are the main
+source of jitter. It also recovers frames whose face the detector missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .regions import bounding_box, landmark_region
+
+if TYPE_CHECKING:
+    from ..frames import Frames
+    from .landmarker import Landmarker
+
+POLICIES = ("interpolate", "previous", "empty")
+CHUNK = 16
+MIN_SCORE = 0.5
+MOST_FACES = 8
+SMOOTHING = 0.06  # seconds, standard deviation of the region's smoothing
+SAME_PLACE = 0.25  # of a region's side: regions that are further apart are not smoothed together (a cut)
+REACH = 0.5  # of a region's side that a face may move from one frame to the next
+
+
+@dataclass(frozen=True)
+class FaceLandmarks:
+    """478 points of one face in T frames.
+
+    points [T, 478, 3]: x, y in pixels of the image (origin top left, pixel centres at +0.5), z in the same scale, + away from
+    the camera, 0 at the head's centre; MediaPipe's order, irises last. valid [T] bool: the face was found in this frame.
+    confidence [T] in 0..1, 0 where not valid. box [T, 4]: x, y, width, height in pixels. width, height in pixels, fps in 1/s.
+    """
+
+    points: Tensor
+    valid: Tensor
+    confidence: Tensor
+    box: Tensor
+    width: int
+    height: int
+    fps: float
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """The faces of one frame: regions [K, 4], the largest first, and scores [K]."""
+
+    regions: Tensor
+    score: Tensor
+
+
+def track(
+    landmarker: Landmarker,
+    frames: Frames,
+    face_index: int = 0,
+    missing: str = "interpolate",
+    progress: Callable[[int, int], None] | None = None,
+) -> FaceLandmarks:
+    """Follows one face through `frames`.
+
+    `face_index` counts the faces of the first frame that has so many, the largest is 0. `missing` says what frames without that
+    face get: "interpolate" (linear between its valid neighbours, the ends hold), "previous" (the last valid frame, or the first
+    one before it) or "empty" (zeros). Such frames are not valid. Raises ValueError if no frame has the face, or on a wrong argument.
+    """
+    if missing not in POLICIES:
+        raise ValueError(f"missing is {missing!r}; choose one of {', '.join(POLICIES)}")
+    if face_index < 0:
+        raise ValueError(f"face_index is {face_index}; give 0 for the largest face, 1 for the next, ...")
+    total = len(frames)
+    report = progress or (lambda done, of: None)
+    faces = _find_all(landmarker, frames, face_index, False, lambda done: report(done, 2 * total))
+    if not any(len(f.score) for f in faces):
+        faces = _find_all(landmarker, frames, face_index, True, lambda done: report(done, 2 * total))
+    regions = smooth_regions(*follow(faces, face_index), frames.fps)
+
+    points, score, start = [], [], 0
+    for chunk in frames.chunks(CHUNK):
+        found, sure = landmarker.mesh_in(chunk.to(landmarker.device), regions[start : start + len(chunk)])
+        points.append(found.cpu())
+        score.append(sure.cpu())
+        start += len(chunk)
+        report(total + start, 2 * total)
+    score = torch.cat(score)
+    valid = score >= MIN_SCORE
+    if not valid.any():
+        raise ValueError(_none_found(total))
+    points = fill(torch.cat(points), valid, missing)
+    confidence = torch.where(valid, score, torch.zeros(()))
+    return FaceLandmarks(points, valid, confidence, bounding_box(points), frames.width, frames.height, frames.fps)
+
+
+def _none_found(total: int) -> str:
+    where = "the picture" if total == 1 else f"any of the {total} frames"
+    return f"no face was found in {where}; use a picture in which a human face is clearly visible"
+
+
+def _find_all(
+    landmarker: Landmarker, frames: Frames, face_index: int, thorough: bool, report: Callable[[int], None]
+) -> list[_Faces]:
+    """Pass 1: the faces of every frame, checked by the mesh."""
+    faces: list[_Faces] = []
+    for chunk in frames.chunks(CHUNK):
+        chunk = chunk.to(landmarker.device)
+        found = landmarker.detect(chunk, face_index + 1, thorough)
+        regions = torch.cat([f.regions()[:MOST_FACES] for f in found])
+        frame = torch.cat([torch.full((min(len(f), MOST_FACES),), i) for i, f in enumerate(found)]).to(landmarker.device)
+        if len(regions):
+            points, score = landmarker.mesh_in(chunk, regions, frame)
+            good = score >= MIN_SCORE
+            regions, frame, score = landmark_region(points[good]).cpu(), frame[good].cpu(), score[good].cpu()
+        for i in range(len(chunk)):
+            mine = frame == i
+            order = regions[mine][:, 2].argsort(descending=True)
+            faces.append(_Faces(regions[mine][order], score[mine][order]) if len(order) else _Faces(torch.zeros(0, 4), torch.zeros(0)))
+        report(len(faces))
+    return faces
+
+
+def follow(faces: list[_Faces], face_index: int) -> tuple[Tensor, Tensor]:
+    """The region [T, 4] of one face in every frame, and where it was found [T] bool (elsewhere the region is 0).
+
+    Starts at the first frame with more than `face_index` faces and takes the nearest region, forwards and then backwards.
+    Raises ValueError if no frame has that many faces.
+    """
+    most = max(len(f.score) for f in faces)
+    if most == 0:
+        raise ValueError(_none_found(len(faces)))
+    if most <= face_index:
+        raise ValueError(f"face_index is {face_index}, but no frame shows more than {most} face(s); choose a lower face_index")
+    first = next(t for t, f in enumerate(faces) if len(f.score) > face_index)
+    regions, found = torch.zeros(len(faces), 4), torch.zeros(len(faces), dtype=torch.bool)
+    regions[first], found[first] = faces[first].regions[face_index], True
+    for order in (range(first + 1, len(faces)), range(first - 1, -1, -1)):
+        last = first
+        for t in order:
+            if len(faces[t].score) == 0:
+                continue
+            distance = _distance(faces[t].regions, regions[last])
+            if distance.min() < REACH * abs(t - last):
+                regions[t], found[t] = faces[t].regions[distance.argmin()], True
+                last = t
+    return regions, found
+
+
+def _distance(regions: Tensor, other: Tensor) -> Tensor:
+    """How far regions [K, 4] are from `other` [4], in sides, counting the change of size as well."""
+    moved = (regions[:, :2] - other[:2]).norm(dim=-1) / torch.minimum(regions[:, 2], other[2])
+    return moved + (regions[:, 2] / other[2]).log().abs()
+
+
+def smooth_regions(regions: Tensor, found: Tensor, fps: float) -> Tensor:
+    """Fills the frames that are not `found` [T] linearly and smooths regions [T, 4] over time, but not across cuts."""
+    turns = torch.zeros(len(regions))
+    angles = regions[found][:, 3]
+    steps = torch.remainder(angles.diff() + torch.pi, 2 * torch.pi) - torch.pi
+    turns[found] = torch.cat([angles[:1], angles[:1] + steps.cumsum(0)])  # without jumps of a full turn
+    tracks = torch.cat([regions[:, :2], regions[:, 2:3].clamp(min=1e-6).log(), turns[:, None]], -1)
+    tracks = fill(tracks[:, None], found, "interpolate")[:, 0]
+
+    sigma = SMOOTHING * fps
+    total, weights = torch.zeros_like(tracks), torch.zeros(len(tracks), 1)
+    for shift in range(-int(3 * sigma), int(3 * sigma) + 1):
+        at = torch.arange(len(tracks)) + shift
+        inside = (at >= 0) & (at < len(tracks))
+        near = tracks[at.clamp(0, len(tracks) - 1)]
+        apart = (near[:, :2] - tracks[:, :2]).norm(dim=-1) / tracks[:, 2].exp()
+        weight = torch.exp(torch.tensor(-0.5 * (shift / max(sigma, 1e-6)) ** 2)) * torch.exp(-((apart / SAME_PLACE) ** 2)) * inside
+        total += weight[:, None] * near
+        weights += weight[:, None]
+    smooth = total / weights
+    return torch.cat([smooth[:, :2], smooth[:, 2:3].exp(), smooth[:, 3:]], -1)
+
+
+def fill(values: Tensor, valid: Tensor, missing: str) -> Tensor:
+    """Replaces values [T, ...] where not valid [T] by the policy `missing`, see `track`."""
+    if missing == "empty":
+        return torch.where(valid.reshape(-1, *[1] * (values.ndim - 1)), values, torch.zeros((), dtype=values.dtype))
+    at = torch.arange(len(valid))
+    known = at[valid]
+    after = torch.searchsorted(known, at).clamp(max=len(known) - 1)
+    before = (torch.searchsorted(known, at, right=True) - 1).clamp(min=0)
+    low, high = known[before], known[after]
+    if missing == "previous":
+        return values[low]
+    share = ((at - low) / (high - low).clamp(min=1)).reshape(-1, *[1] * (values.ndim - 1)).clamp(0, 1)
+    return values[low] + (values[high] - values[low]) * share.to(values.dtype)
