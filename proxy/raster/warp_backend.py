@@ -1,0 +1,103 @@
+"""Fast back-end: NVIDIA Warp kernels on CPU and CUDA, with the gradients in closed form."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import warp as wp
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import warp_kernels as kernels
+from .torch_backend import EMPTY
+
+DEVICES = ("cpu", "cuda")
+_loaded: set[str] = set()
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps warp's banner and compile messages off the console, and the setting as the user has it."""
+    name, value = ("log_level", wp.LOG_WARNING) if hasattr(wp.config, "log_level") else ("quiet", True)  # since / before 1.14
+    before = getattr(wp.config, name)
+    setattr(wp.config, name, value)
+    try:
+        yield
+    finally:
+        setattr(wp.config, name, before)
+
+
+with _quiet():
+    wp.init()
+
+
+def _launch(kernel: wp.Kernel, dim: int | tuple[int, int], inputs: list, device: torch.device) -> None:
+    if str(device) not in _loaded:
+        with _quiet():
+            wp.load_module(kernels, device=wp.device_from_torch(device))
+        _loaded.add(str(device))
+    stream = wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None
+    wp.launch(kernel, dim=dim, inputs=inputs, device=wp.device_from_torch(device), stream=stream)
+
+
+def _array(tensor: Tensor, dtype: type) -> wp.array:
+    """A flat view of a contiguous tensor; dtype may be a vector type that takes the last dimension."""
+    tensor = tensor.detach()
+    return wp.from_torch(tensor.reshape(-1, tensor.shape[-1]) if wp.types.type_is_vector(dtype) else tensor.reshape(-1), dtype=dtype)
+
+
+def triangle_ids(position: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int], cull: bool) -> Tensor:
+    """As torch_backend.triangle_ids."""
+    batch, vertices = depth.shape
+    packed = torch.full((batch, *size), EMPTY, dtype=torch.int64, device=position.device)
+    inputs = [_array(position.contiguous(), wp.vec2i), _array(depth.contiguous(), wp.float32), _array(faces, wp.vec3i)]
+    inputs += [vertices, *size, cull, _array(packed, wp.int64)]
+    _launch(kernels.draw, (batch, len(faces)), inputs, position.device)
+    return packed
+
+
+class _Interpolate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, attributes, clip, ids, pixels, faces, attribute_faces, dense):
+        ctx.save_for_backward(attributes, clip, ids, pixels, faces, attribute_faces)
+        ctx.dense = dense
+        return _interpolate(attributes, clip, ids, pixels, faces, attribute_faces, dense)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        attributes, clip, ids, pixels, faces, attribute_faces = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        attribute_gradient = torch.zeros_like(attributes) if wanted[0] else attributes.new_zeros(0)
+        clip_gradient = torch.zeros_like(clip) if wanted[1] else clip.new_zeros(0, 4)
+        inputs = _inputs(attributes, clip, ids, pixels, faces, attribute_faces, ctx.dense)
+        inputs += [_array(gradient.contiguous(), wp.float32), _array(clip_gradient, wp.vec4)]
+        _launch(kernels.interpolate_adjoint, len(pixels), inputs + [_array(attribute_gradient, wp.float32)], clip.device)
+        return attribute_gradient if wanted[0] else None, clip_gradient if wanted[1] else None, *[None] * 5
+
+
+def _inputs(attributes, clip, ids, pixels, faces, attribute_faces, dense) -> list:
+    stride = attributes.shape[1] if len(attributes) > 1 else 0
+    return [
+        *[_array(clip, wp.vec4), _array(attributes, wp.float32), _array(faces, wp.vec3i), _array(attribute_faces, wp.vec3i)],
+        *[_array(ids, wp.int32), _array(pixels, wp.int64), clip.shape[1], stride, attributes.shape[-1], *ids.shape[1:], dense],
+    ]
+
+
+def _interpolate(attributes, clip, ids, pixels, faces, attribute_faces, dense) -> Tensor:
+    channels = attributes.shape[-1]
+    out = attributes.new_zeros(*ids.shape, channels) if dense else attributes.new_empty(len(pixels), channels)
+    inputs = _inputs(attributes, clip, ids, pixels, faces, attribute_faces, dense)
+    _launch(kernels.interpolate, len(pixels), [*inputs, _array(out, wp.float32)], clip.device)
+    return out
+
+
+def interpolate(
+    attributes: Tensor, clip: Tensor, ids: Tensor, pixels: Tensor, faces: Tensor, attribute_faces: Tensor, dense: bool
+) -> Tensor:
+    """As torch_backend.interpolate, in float32; with `dense` the result is [B,H,W,C], zero where empty."""
+    attributes, clip = attributes.contiguous(), clip.contiguous()
+    if torch.is_grad_enabled() and (attributes.requires_grad or clip.requires_grad):
+        return _Interpolate.apply(attributes, clip, ids, pixels, faces, attribute_faces, dense)
+    return _interpolate(attributes, clip, ids, pixels, faces, attribute_faces, dense)
