@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+from expportrait.cli import PORTRAIT, main
+from expportrait.proxy.frames import Frames
+from expportrait.proxy.head_proxy import HeadProxy
+from expportrait.proxy.head_track import HeadTrack
+from expportrait.transfer.motion import HeadMotion
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Track and proxy of the shipped portrait, motion of a preset: made once by the commands themselves."""
+    folder = tmp_path_factory.mktemp("cli")
+    track, proxy, motion = (str(folder / f"{name}.safetensors") for name in ("track", "proxy", "motion"))
+    assert main(["fit", str(PORTRAIT), "--out", track, "--overlay", str(folder / "overlay.mp4")]) == 0
+    assert main(["build", str(PORTRAIT), "--track", track, "--out", proxy]) == 0
+    assert main(["transfer", "--proxy", proxy, "--driver", "preset:speaking", "--out", motion]) == 0
+    short = HeadMotion.load(motion).select(list(range(10, 40, 5)))
+    short.save(folder / "short.safetensors")
+    return folder
+
+
+def test_fit_build_and_transfer_leave_their_files(folder):
+    track = HeadTrack.load(folder / "track.safetensors")
+    assert len(track) == 1 and track.valid.all() and track.landmarks.shape == track.landmarks_fit.shape == (1, 478, 2)
+    eyes = (track.landmarks[:, 33] - track.landmarks[:, 263]).norm(dim=-1)
+    assert ((track.landmarks - track.landmarks_fit).norm(dim=-1).mean(-1) < 0.05 * eyes).all()
+    assert HeadProxy.load(folder / "proxy.safetensors", track.model_id).albedo.isfinite().all()
+    assert len(HeadMotion.load(folder / "motion.safetensors", track.model_id)) == 150
+    assert len(Frames.open(folder / "overlay.mp4")) == 1
+
+
+def test_render_writes_one_video_per_map(folder):
+    code = main(
+        ["render", "--proxy", str(folder / "proxy.safetensors"), "--motion", str(folder / "short.safetensors")]
+        + ["--maps", "normals,depth,mask", "--size", "96x160", "--out", str(folder / "maps")]
+    )
+    assert code == 0
+    for name in ("normals", "depth", "mask"):
+        video = Frames.open(folder / "maps" / f"{name}.mp4")
+        assert (len(video), video.width, video.height) == (6, 96, 160)
+
+
+def test_animate_from_a_saved_motion(folder):
+    out = folder / "video.mp4"
+    code = main(["animate", "--source", str(PORTRAIT), "--driver", str(folder / "short.safetensors"), "--out", str(out)])
+    assert code == 0
+    video = Frames.open(out)
+    assert (len(video), video.width, video.height, video.fps) == (6, 512, 512, 25)
+
+
+def test_export_writes_a_glb(folder):
+    assert main(["export", "--proxy", str(folder / "proxy.safetensors"), "--glb", str(folder / "head.glb")]) == 0
+    assert (folder / "head.glb").read_bytes()[:4] == b"glTF"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["fit", "nowhere.mp4", "--out", "{}/t.safetensors"], "nowhere.mp4 does not exist"),
+        (["fit", __file__, "--out", "{}/t.safetensors"], "cannot be decoded"),
+        (["build", str(PORTRAIT), "--track", __file__, "--out", "{}/p.safetensors"], "not a readable safetensors"),
+        (["transfer", "--proxy", "{}/track.safetensors", "--driver", "preset:speaking", "--out", "{}/m.safetensors"], "expected expportrait.head_proxy"),
+        (["transfer", "--proxy", "{}/proxy.safetensors", "--driver", "preset:none", "--out", "{}/m.safetensors"], "choose one of expressions, speaking"),
+        (["transfer", "--proxy", "{}/proxy.safetensors", "--driver", "{}/proxy.safetensors", "--out", "{}/m.safetensors"], "give a track, a motion or a clip"),
+        (["build", str(PORTRAIT), "--track", "{}/track.safetensors", "--frame", "3", "--out", "{}/p.safetensors"], "give --frame 0 to 0"),
+        (["export", "--proxy", "{}/absent.safetensors", "--glb", "{}/h.glb"], "absent.safetensors does not exist"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(folder, capsys, arguments, message):
+    before = sorted(p.name for p in folder.iterdir())
+    assert main([a.replace("{}", str(folder)) for a in arguments]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("expportrait: ")]
+    assert len(lines) == 1 and message in lines[0]
+    assert sorted(p.name for p in folder.iterdir()) == before
+
+
+def test_frames_without_a_face_say_so(folder, capsys):
+    from expportrait.proxy.frames import write_image
+
+    write_image(folder / "grey.png", torch.full((64, 64, 3), 0.5))
+    assert main(["fit", str(folder / "grey.png"), "--out", str(folder / "t.safetensors")]) == 1
+    assert "face" in capsys.readouterr().err
+    assert not (folder / "t.safetensors").exists()
+
+
+def test_unknown_maps_and_sizes_are_usage_errors(capsys):
+    for extra in (["--maps", "normals,colours"], ["--size", "0x10"]):
+        with pytest.raises(SystemExit):
+            main(["render", "--proxy", "p", "--motion", "m", "--out", "o", *extra])
+    assert "there is no map 'colours'" in capsys.readouterr().err
