@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,9 +24,8 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` on success, removes it on any error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".partial-", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    # Not tempfile.mkstemp: its files are closed to other users, and would stay so under the final name.
+    temporary = path.with_name(f".partial-{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -40,7 +39,8 @@ def save_dataclass(path: str | os.PathLike, value: Any, format: str, version: in
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         if isinstance(item, torch.Tensor):
-            tensors[field.name] = item.detach().cpu().contiguous()
+            # A copy each, since safetensors refuses fields that share their memory.
+            tensors[field.name] = item.detach().cpu().clone(memory_format=torch.contiguous_format)
         elif item is not None:
             plain[field.name] = item
     metadata = {FORMAT_KEY: format, "version": str(version), "model_id": value.model_id, "fields": json.dumps(plain)}

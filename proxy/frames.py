@@ -5,6 +5,7 @@ A video file is decoded anew on each walk, so a long clip costs no more memory t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -100,7 +101,8 @@ class _VideoFrames(Frames):
                 if not container.streams.video:
                     raise ValueError(f"{self._path} has no video stream; give a picture or a video file")
                 for frame in container.decode(video=0):
-                    yield frame.to_ndarray(format="rgb24")
+                    # Phones store upright clips lying down, with a rotation (degrees, counter-clockwise) to show them by.
+                    yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
         except av.FFmpegError as error:
             raise ValueError(f"{self._path} cannot be decoded ({error.strerror}); the file is damaged or no video") from None
 
@@ -126,7 +128,10 @@ def read_image(path: str | os.PathLike) -> Tensor:
     """
     try:
         with Image.open(path) as picture:
-            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # 16-bit grey, which convert() would clip
+                upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
+            pixels = np.asarray(upright.convert("RGB"))
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture ({error}); the file is damaged or of another kind") from None
     return torch.from_numpy(pixels.copy()).float().div_(255)
@@ -146,16 +151,19 @@ def write_image(path: str | os.PathLike, image: Tensor) -> None:
 class VideoWriter:
     """Context manager that encodes H.264 (yuv420p, even size by repeating the last row or column) frame by frame.
 
-    The file appears under its name only when the block ends without an error.
+    The file appears under its name only when the block ends without an error; a block that wrote no frame ends with
+    ValueError.
     """
 
     def __init__(self, path: str | os.PathLike, fps: float):
-        self._file = whole_file(path)
-        self._fps = fps
+        self._path, self._fps = path, fps
 
     def __enter__(self) -> VideoWriter:
-        self._container = av.open(str(self._file.__enter__()), "w", format="mp4")
         self._stream = None
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(whole_file(self._path))
+            self._container = stack.enter_context(av.open(str(temporary), "w", format="mp4"))
+            self._open = stack.pop_all()
         return self
 
     def write(self, images: Tensor) -> None:
@@ -174,7 +182,9 @@ class VideoWriter:
             self._container.mux(self._stream.encode(frame))
 
     def __exit__(self, kind, error, trace) -> None:
-        if kind is None and self._stream is not None:
+        with self._open:  # closes the container, then renames the file, or removes it on any error
+            if error is not None:
+                raise error
+            if self._stream is None:
+                raise ValueError(f"no frame was written to {self._path}; write at least one")
             self._container.mux(self._stream.encode())
-        self._container.close()
-        self._file.__exit__(kind, error, trace)
