@@ -1,0 +1,113 @@
+"""The fit of the head model to pictures, and a look at it."""
+
+from __future__ import annotations
+
+from comfy_api.latest import Input, io
+from torch import Tensor
+
+from ..proxy.fit import fit_frames
+from ..proxy.frames import DEFAULT_FPS
+from ..proxy.head_model import HeadModel, load_head_model
+from ..proxy.landmarks import load_landmarker
+from ..proxy.overlay import render_overlay
+from .pictures import to_frames
+from .runtime import compute_device, gather, node_progress, result_device
+from .types import CATEGORY, HEAD_MODEL, HEAD_TRACK, FittedTrack
+
+MISSING = ["interpolate", "previous", "empty"]
+
+
+class FitHead(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ExpPortraitFit",
+            display_name="SMPL-X Fit",
+            category=CATEGORY,
+            description="Fits the head model to a portrait or a clip: identity, and expression, gaze and head pose of every frame.",
+            inputs=[
+                io.MultiType.Input(
+                    "images",
+                    types=[io.Image, io.Video],
+                    tooltip="One photo, the frames of a clip, or a video. A video brings its own frame rate and is read in "
+                    "pieces, which saves memory on long clips.",
+                ),
+                HEAD_MODEL.Input("head_model", optional=True, tooltip="Left open: the embedded head."),
+                io.Float.Input(
+                    "fps",
+                    default=DEFAULT_FPS,
+                    min=1.0,
+                    max=240.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Frames per second of an image batch. A video brings its own.",
+                ),
+                io.Int.Input(
+                    "face_index",
+                    default=0,
+                    min=0,
+                    max=63,
+                    optional=True,
+                    tooltip="Which face, where there are several: 0 is the largest.",
+                ),
+                io.Combo.Input(
+                    "missing_faces",
+                    options=MISSING,
+                    default=MISSING[0],
+                    optional=True,
+                    tooltip="Frames without a face: interpolate between the neighbours, repeat the previous frame, or leave them "
+                    "at rest. They are marked as not valid in any case.",
+                ),
+                io.Float.Input(
+                    "focal",
+                    default=0.0,
+                    min=0.0,
+                    max=100000.0,
+                    step=1.0,
+                    optional=True,
+                    tooltip="Focal length of the camera in pixels, if you know it. 0 estimates it.",
+                ),
+            ],
+            outputs=[HEAD_TRACK.Output("head_track", tooltip="A few kilobytes per frame: identity, expression, pose, camera.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: Tensor | Input.Video,
+        head_model: HeadModel | None = None,
+        fps: float = DEFAULT_FPS,
+        face_index: int = 0,
+        missing_faces: str = MISSING[0],
+        focal: float = 0.0,
+    ) -> io.NodeOutput:
+        device = compute_device()
+        model = head_model or load_head_model()
+        frames = to_frames(images, fps)
+        landmarker = load_landmarker(device)
+        track = fit_frames(
+            frames, model.to(device), landmarker, face_index, missing_faces, focal=focal or None, progress=node_progress()
+        )
+        return io.NodeOutput(FittedTrack(model, track.to(result_device())))
+
+
+class FitOverlay(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ExpPortraitFitOverlay",
+            display_name="Fit Overlay",
+            category=CATEGORY,
+            description="Draws the fitted head over the pictures, to judge a fit by eye.",
+            inputs=[
+                io.MultiType.Input("images", types=[io.Image, io.Video], tooltip="The same pictures that were fitted."),
+                HEAD_TRACK.Input("head_track", tooltip="The fit to look at."),
+            ],
+            outputs=[io.Image.Output("overlay", tooltip="One image for each frame, at its size.")],
+        )
+
+    @classmethod
+    def execute(cls, images: Tensor | Input.Video, head_track: FittedTrack) -> io.NodeOutput:
+        device, track = compute_device(), head_track.track
+        overlay = render_overlay(to_frames(images, track.fps), track.to(device), head_track.model.to(device))
+        return io.NodeOutput(gather(overlay, len(track)))

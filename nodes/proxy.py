@@ -1,0 +1,54 @@
+"""From a fit to a person's head proxy."""
+
+from __future__ import annotations
+
+from comfy_api.latest import Input, io
+from torch import Tensor
+
+from ..proxy.build import best_frame, build_proxy
+from ..transfer.neutral import rest_of
+from .pictures import to_frames
+from .runtime import compute_device, node_progress, result_device
+from .types import CATEGORY, HEAD_PROXY, HEAD_TRACK, BuiltProxy, FittedTrack
+
+
+class BuildProxy(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ExpPortraitBuildProxy",
+            display_name="Build Head Proxy",
+            category=CATEGORY,
+            description="Makes the person's head, ready to move: identity and resting face from the fit, skin and hair from the picture.",
+            inputs=[
+                io.MultiType.Input("images", types=[io.Image, io.Video], tooltip="The pictures that were fitted: a photo or a clip."),
+                HEAD_TRACK.Input("head_track", tooltip="The fit of these pictures."),
+                io.Int.Input(
+                    "frame",
+                    default=-1,
+                    min=-1,
+                    max=1000000,
+                    optional=True,
+                    tooltip="The frame that gives the looks, counted from 0. -1 chooses the best one: frontal, calm, surely found.",
+                ),
+            ],
+            outputs=[
+                HEAD_PROXY.Output("head_proxy", tooltip="The person, for Transfer Expression and rendering."),
+                io.Image.Output("source_image", tooltip="The frame that was taken, for Portrait Preview."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images: Tensor | Input.Video, head_track: FittedTrack, frame: int = -1) -> io.NodeOutput:
+        device = compute_device()
+        track, model = head_track.track.to(device), head_track.model.to(device)
+        frames = to_frames(images, track.fps)
+        if len(frames) != len(track):
+            raise ValueError(f"there are {len(frames)} pictures, but the fit has {len(track)} frames; connect those that were fitted")
+        frame = best_frame(track) if frame < 0 else frame
+        if frame >= len(track):
+            raise ValueError(f"frame {frame} is not there, the fit has {len(track)} frames; choose 0 to {len(track) - 1}, or -1")
+        source = frames.frame(frame).to(device)
+        proxy = build_proxy(source, track, model, frame, rest_of(track, model).expression, progress=node_progress())
+        image = source.permute(1, 2, 0)[None].to(result_device())
+        return io.NodeOutput(BuiltProxy(head_track.model, proxy.to(result_device())), image)
