@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import warp_kernels as kernels
-from .torch_backend import EMPTY
+from .torch_backend import EMPTY, smallest_area
 
 DEVICES = ("cpu", "cuda")
-_loaded: set[str] = set()
+_compiled: set[tuple[wp.Kernel, str]] = set()
 
 
 @contextlib.contextmanager
@@ -33,12 +33,11 @@ with _quiet():
 
 
 def _launch(kernel: wp.Kernel, dim: int | tuple[int, int], inputs: list, device: torch.device) -> None:
-    if str(device) not in _loaded:
-        with _quiet():
-            wp.load_module(kernels, device=wp.device_from_torch(device))
-        _loaded.add(str(device))
     stream = wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None
-    wp.launch(kernel, dim=dim, inputs=inputs, device=wp.device_from_torch(device), stream=stream)
+    first = (kernel, str(device)) not in _compiled
+    with _quiet() if first else contextlib.nullcontext():
+        wp.launch(kernel, dim=dim, inputs=inputs, device=wp.device_from_torch(device), stream=stream)
+    _compiled.add((kernel, str(device)))
 
 
 def _array(tensor: Tensor, dtype: type) -> wp.array:
@@ -67,29 +66,35 @@ class _Interpolate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        attributes, clip, ids, pixels, faces, attribute_faces = ctx.saved_tensors
+        attributes, clip, *rest = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        attribute_gradient = torch.zeros_like(attributes) if wanted[0] else attributes.new_zeros(0)
+        attribute_gradient = torch.zeros_like(attributes) if wanted[0] else attributes.new_zeros(0, attributes.shape[-1])
         clip_gradient = torch.zeros_like(clip) if wanted[1] else clip.new_zeros(0, 4)
-        inputs = _inputs(attributes, clip, ids, pixels, faces, attribute_faces, ctx.dense)
-        inputs += [_array(gradient.contiguous(), wp.float32), _array(clip_gradient, wp.vec4)]
-        _launch(kernels.interpolate_adjoint, len(pixels), inputs + [_array(attribute_gradient, wp.float32)], clip.device)
+        row, _, adjoint = kernels.interpolation(attributes.shape[-1])
+        inputs = _inputs(row, attributes, clip, *rest, ctx.dense)
+        inputs += [_array(gradient.contiguous(), row), _array(clip_gradient, wp.vec4), _array(attribute_gradient, row)]
+        _launch(adjoint, len(rest[1]), inputs, clip.device)
         return attribute_gradient if wanted[0] else None, clip_gradient if wanted[1] else None, *[None] * 5
 
 
-def _inputs(attributes, clip, ids, pixels, faces, attribute_faces, dense) -> list:
-    stride = attributes.shape[1] if len(attributes) > 1 else 0
-    return [
-        *[_array(clip, wp.vec4), _array(attributes, wp.float32), _array(faces, wp.vec3i), _array(attribute_faces, wp.vec3i)],
-        *[_array(ids, wp.int32), _array(pixels, wp.int64), clip.shape[1], stride, attributes.shape[-1], *ids.shape[1:], dense],
-    ]
+def _inputs(row, attributes, clip, ids, pixels, faces, attribute_faces, dense) -> list:
+    grid = kernels.Grid()
+    grid.height, grid.width = ids.shape[1:]
+    grid.step_x, grid.step_y = 1 / grid.width, 1 / grid.height
+    grid.least = smallest_area(grid.height, grid.width)
+    grid.vertices = clip.shape[1]
+    grid.stride = attributes.shape[1] if len(attributes) > 1 else 0
+    grid.dense = dense
+    corners = [_array(clip, wp.vec4), _array(faces, wp.vec3i), _array(attributes, row), _array(attribute_faces, wp.vec3i)]
+    return [grid, *corners, _array(ids, wp.int32), _array(pixels, wp.int64)]
 
 
 def _interpolate(attributes, clip, ids, pixels, faces, attribute_faces, dense) -> Tensor:
     channels = attributes.shape[-1]
     out = attributes.new_zeros(*ids.shape, channels) if dense else attributes.new_empty(len(pixels), channels)
-    inputs = _inputs(attributes, clip, ids, pixels, faces, attribute_faces, dense)
-    _launch(kernels.interpolate, len(pixels), [*inputs, _array(out, wp.float32)], clip.device)
+    row, interpolate_rows, _ = kernels.interpolation(channels)
+    inputs = [*_inputs(row, attributes, clip, ids, pixels, faces, attribute_faces, dense), _array(out, row)]
+    _launch(interpolate_rows, len(pixels), inputs, clip.device)
     return out
 
 
