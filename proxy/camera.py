@@ -68,3 +68,8 @@ class Camera:
             ],
             dim=-1,
         )
+
+    def inverse_depth(self, zw: Tensor, near: float = NEAR, far: float = FAR) -> Tensor:
+        """1 / distance along the view axis from z/w of `clip`; 0 on the far plane, where a raster is empty."""
+        inverse = ((far + near) / (far - near) - zw) * ((far - near) / (2 * far * near))
+        return torch.where(zw < 1, inverse, torch.zeros_like(zw))

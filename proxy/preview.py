@@ -1,0 +1,125 @@
+"""The instant preview: the source photo, moved by the proxy, as video frames.
+
+Wherever the driven face shows skin that the photo saw, the pixel is the photo's own, carried along by the mesh; a smooth 2D flow
+carries hair, neck and shoulders; what the photo never saw (mouth, teeth, covered eyes, the far cheek) is drawn from the proxy.
+At the source's own pose all three are the photo itself, so nothing looks like a mask put on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from .head_model import HeadModel
+from .head_proxy import HeadProxy
+from .inpaint import box_blur
+from .lighting import shade
+from .posing import Shot, Stage, camera_space, check_models, output_camera
+from .preview_flow import backward_flow
+from .preview_source import PreviewSource, soften
+from .warp2d import pixel_grid, sample_pixels
+
+SEEN = (0.35, 0.8)  # share of a point's present visibility that the photo must have had to be trusted: none .. fully
+RELIGHT = 0.5  # how far a turned surface follows the change of light
+RELIGHT_LIMITS = (0.75, 1.3)
+
+
+def render_preview(
+    source: Tensor,
+    proxy: HeadProxy,
+    motion,
+    model: HeadModel,
+    chunk: int = 8,
+    size: tuple[int, int] | None = None,
+    person: Tensor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Tensor]:
+    """Animates the source picture [3, H, W] or [1, 3, H, W] (0..1) by a motion (HeadMotion or HeadTrack).
+
+    Yields float32 frames [t, H, W, 3] in 0..1, `chunk` at a time. `size` (width, height) as in `output_camera`; default: that of
+    the source. `person` [H, W] is a mask 0..1 of everything that belongs to the person; by default it is found by the
+    landmarker's segmentation. Runs on the device of `model`; `progress(done, total)` counts frames.
+
+    Raises ValueError if the picture has not the size of the proxy's source, for a bad size, an empty motion, or a proxy or motion of
+    another head model.
+    """
+    check_models(model, proxy, motion)
+    source = source[0] if source.ndim == 4 and len(source) == 1 else source
+    if source.ndim != 3 or tuple(source.shape) != (3, proxy.height, proxy.width):
+        raise ValueError(
+            f"the source picture has shape {list(source.shape)}, but the proxy was built from one of "
+            f"{[3, proxy.height, proxy.width]}; give the picture that the proxy was built from"
+        )
+    if len(motion) < 1:
+        raise ValueError("the motion has no frames; transfer at least one frame")
+    camera = output_camera(proxy.camera, *(size or (None, None)))
+    return _render(source, proxy, motion, model, camera, max(1, chunk), person, progress)
+
+
+def _render(source, proxy, motion, model, camera, chunk, person, progress) -> Iterator[Tensor]:
+    stage = Stage(model, camera)
+    known = PreviewSource.of(source, proxy.to(model.template.device), stage, person)
+    for start in range(0, len(motion), chunk):
+        shot = stage.shot(camera_space(model, proxy.identity, motion, start, start + chunk))
+        yield compose(known, shot).permute(0, 2, 3, 1)
+        if progress is not None:
+            progress(min(start + chunk, len(motion)), len(motion))
+
+
+def compose(known: PreviewSource, shot: Shot) -> Tensor:
+    """Frames [t, 3, H, W] of the source in the pose of `shot`."""
+    camera, raster = shot.stage.camera, shot.raster
+    frames = len(shot.vertices)
+    visible = soften(shot.stage.model, shot.visibility)  # [t, V]
+    points, before, now, overlay, relit, light, skin, drive = shot.pixels(
+        known.vertices,
+        known.visible[..., None],
+        visible[..., None],
+        known.overlay[None, :, None],
+        _relight(known, shot),
+        _drawn_light(known, shot),
+        known.skin[None, :, None],
+        known.drive[None, :, None],
+    )
+    source_pixels = camera.project(points)  # [P, 2]
+
+    grid = pixel_grid(camera.height, camera.width, points.device)
+    here = grid.permute(0, 2, 3, 1).expand(frames, -1, -1, -1).reshape(-1, 2)[raster.pixels]
+    trust = drive * torch.minimum(before, now)
+    samples = raster.scatter(torch.cat([(source_pixels - here) * trust, trust], dim=-1)).permute(0, 3, 1, 2)
+    flow = backward_flow(known, shot, samples[:, :2], samples[:, 2:])  # [t, 2, H, W]
+
+    inside = box_blur(raster.mask[:, None].float(), known.feather)
+    inside = ((inside - 0.5) * 2).clamp(0, 1)
+    share = raster.scatter(overlay).permute(0, 3, 1, 2) * inside  # [t, 1, H, W]
+    mesh = raster.scatter(source_pixels - here).permute(0, 3, 1, 2)
+    # Coordinates are blended, not colours: a seam then bends a little where two blended pictures would show twice.
+    lookup = grid + flow + share * (mesh - flow)
+    warped = sample_pixels(known.photo, lookup, "bicubic").clamp(0, 1)
+    warped = warped * (1 + share * (raster.scatter(relit).permute(0, 3, 1, 2) - 1))
+
+    matte = torch.maximum(sample_pixels(known.matte, lookup), share)
+    image = warped * matte + known.background * (1 - matte)
+
+    ratio = before / now.clamp(min=1e-4)
+    unseen = 1 - ((ratio - SEEN[0]) / (SEEN[1] - SEEN[0])).clamp(0, 1)
+    unseen = unseen * torch.where(skin > 0.5, overlay, torch.ones_like(overlay))
+    drawn = (shot.texture(known.albedo) * light).clamp(0, 1)
+    layer = raster.scatter(torch.cat([drawn * unseen, unseen], dim=-1))
+    layer = shot.stage.rasterizer.antialias(layer, raster, shot.clip).permute(0, 3, 1, 2)
+    inside = torch.where(raster.scatter(skin).permute(0, 3, 1, 2) > 0.5, inside, torch.ones_like(inside))
+    cover = layer[:, 3:].clamp(0, 1) * inside
+    return (image * (1 - cover) + layer[:, :3] * inside).clamp(0, 1)
+
+
+def _relight(known: PreviewSource, shot: Shot) -> Tensor:
+    """Change of light [t, V, 3] on each vertex since the source picture."""
+    ratio = shade(known.light, shot.normals) / shade(known.light, known.normals)
+    return ratio.clamp(*RELIGHT_LIMITS).pow(RELIGHT)
+
+
+def _drawn_light(known: PreviewSource, shot: Shot) -> Tensor:
+    """Light [t, V, 3] on what is drawn from the texture."""
+    return shade(known.light, shot.normals).pow(known.texture_light) * known.interior[:, None]

@@ -1,0 +1,35 @@
+"""How dark it is inside the mouth: a fixed darkness per vertex that grows with the way back from the lips."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .head_model import PARTS, HeadModel
+
+REACH = 0.022  # metres behind the lips at which light has fallen to 1/e
+INNER = ("upper_teeth", "lower_teeth", "gums", "tongue", "mouth")
+
+
+def interior_light(model: HeadModel) -> Tensor:
+    """Share of light [V] that reaches each vertex of the mouth's inside past the lips; 1 everywhere else."""
+    points = dense_template(model)
+    inner = part_vertices(model, *INNER)
+    lips = points[model.regions["lips"] > 0.5, 2]
+    front = lips.max() if len(lips) else points[inner, 2].max()
+    depth = (front - 0.006 - points[:, 2]).clamp(min=0)
+    return torch.where(inner, torch.exp(-depth / REACH), torch.ones_like(depth))
+
+
+def dense_template(model: HeadModel) -> Tensor:
+    """The model's mean head at rest, [V, 3]."""
+    zeros = model.template.new_zeros
+    return model.canonical(zeros(1, model.identity_basis.shape[0]), zeros(1, model.expression_basis.shape[0]))[0]
+
+
+def part_vertices(model: HeadModel, *names: str) -> Tensor:
+    """Vertices [V] bool that belong to triangles of the named parts."""
+    chosen = torch.zeros(model.weights.shape[0], dtype=torch.bool, device=model.faces.device)
+    wanted = torch.tensor([PARTS.index(name) for name in names], device=model.parts.device)
+    chosen[model.faces[torch.isin(model.parts, wanted)].flatten()] = True
+    return chosen
