@@ -34,6 +34,8 @@ RIGHT_EYE = (
     276, 283, 282, 295, 372, 340, 346, 347, 348, 349, 350, 357, 465, 383, 300, 293, 334, 296, 336, 285, 417,
 )  # fmt: skip
 IRIS_POINTS = 5
+# The widest feature maps of more crops than this outgrow the cache, and what the allocator keeps: half of their time on CPUs.
+CPU_BATCH = 8
 LID_POINTS = 16  # the first points of an eye run along its lids; an iris has their mean depth
 
 
@@ -114,9 +116,8 @@ class FaceMesh(nn.Module):
     def __init__(self):
         super().__init__()
         self.stem = nn.Sequential(SameConv2d(3, 16, 3, 2), nn.PReLU(16), *_blocks(16, 2), BlazeBlock(16, 32, 2, prelu=True))
+        self.early = nn.Sequential(*_blocks(32, 2), BlazeBlock(32, 64, 2, prelu=True))
         self.trunk = nn.Sequential(
-            *_blocks(32, 2),
-            BlazeBlock(32, 64, 2, prelu=True),
             *_blocks(64, 2),
             BlazeBlock(64, 128, 2, prelu=True),
             *_blocks(128, 2),
@@ -135,8 +136,8 @@ class FaceMesh(nn.Module):
             self.register_buffer(f"{name}_index", torch.tensor(subset), persistent=False)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.stem(crops.contiguous(memory_format=torch.channels_last))  # [N, 32, 48, 48]
-        face = self.trunk(features)  # [N, 32, 3, 3]
+        features, early = self._early(crops)
+        face = self.trunk(early)  # [N, 32, 3, 3]
         points = self.mesh(face).reshape(-1, 468, 3)
         result = torch.cat([points, points.new_zeros(len(points), 2 * IRIS_POINTS, 3)], 1)
         regions = (
@@ -152,6 +153,14 @@ class FaceMesh(nn.Module):
                 result[:, iris, :2] = refined[1]
                 result[:, iris, 2] = points[:, index[:LID_POINTS], 2].mean(1, keepdim=True)
         return result, torch.sigmoid(self.flag(face).reshape(-1))
+
+    def _early(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """The feature maps [N, 32, 48, 48], from which regions are sampled, and [N, 64, 24, 24]."""
+        features, early = [], []
+        for part in crops.split(CPU_BATCH if crops.device.type == "cpu" else len(crops)):
+            features.append(self.stem(part.contiguous(memory_format=torch.channels_last)))
+            early.append(self.early(features[-1]))
+        return torch.cat(features), torch.cat(early)
 
 
 def _to_crop(points: Tensor, transform: Tensor) -> Tensor:

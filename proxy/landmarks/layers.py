@@ -23,9 +23,13 @@ class SameConv2d(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         top, bottom = same_padding(x.shape[2], kernel, stride)
         left, right = same_padding(x.shape[3], kernel, stride)
-        if (top, left) == (bottom, right):
-            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), 1, self.groups)
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride, 0, 1, self.groups)
+        weight = self.weight
+        if self.groups > 1 and (top + 1, left + 1) == (bottom, right):
+            # A kernel with a row and a column of zeros before it needs as much padding before as after: cheaper than padding x.
+            weight, top, left = F.pad(weight, (1, 0, 1, 0)), bottom, right
+        if (top, left) != (bottom, right):
+            x, top, left = F.pad(x, (left, right, top, bottom)), 0, 0
+        return F.conv2d(x, weight, self.bias, self.stride, (top, left), 1, self.groups)
 
 
 def depthwise(channels: int, stride: int = 1, kernel: int = 3) -> SameConv2d:
