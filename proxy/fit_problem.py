@@ -1,0 +1,182 @@
+"""The cost of a fit and its Gauss-Newton system: landmarks and priors of single frames, in units of the priors' sigmas.
+
+Frame variables z [T, n] are (expression, joints 1.., translation), each divided by its sigma; shared ones
+s [m] are (identity, logarithm of the focal length) likewise. The root's rotation stays as it is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .camera import Camera
+from .fit_jacobian import Jacobian, projection_rows
+from .fit_settings import FitSettings
+from .head_model import JOINTS, HeadModel
+from .landmark_points import LandmarkPoints, Pose
+
+TRANSLATION_SIGMA = 0.1  # metres; only a scale for the numbers, the prior of the translation is flat
+FLAT = 1e-4  # precision of what has no prior, in units of its scale: keeps the system definite
+
+
+@dataclasses.dataclass(frozen=True)
+class Variables:
+    """A point of the search."""
+
+    frame: Tensor  # [T, n]
+    shared: Tensor  # [m]
+
+    def take(self, index: Tensor | slice) -> Variables:
+        return Variables(self.frame[index], self.shared)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What was detected in T frames."""
+
+    pixels: Tensor  # [T, L, 2]
+    weight: Tensor  # [T, L]
+    size: Tensor  # [T] size of the face in pixels
+
+    def take(self, index: Tensor | slice) -> Evidence:
+        return Evidence(self.pixels[index], self.weight[index], self.size[index])
+
+
+class System(NamedTuple):
+    """Gauss-Newton blocks of single frames: g + H d = 0."""
+
+    frame: Tensor  # [T, n, n]
+    cross: Tensor  # [T, n, m], m = 0 with identity and focal length fixed
+    shared: Tensor  # [m, m]
+    frame_gradient: Tensor  # [T, n]
+    shared_gradient: Tensor  # [m]
+
+
+class Problem:
+    """One clip's cost. `points` are the fitted landmarks with `modes` identity coefficients, `focal` is the prior's mean."""
+
+    def __init__(self, model: HeadModel, points: LandmarkPoints, settings: FitSettings, root: Tensor, camera: Camera):
+        self.points, self.settings, self.root, self.camera = points, settings, root, camera
+        self.modes = points.identity.shape[-1]
+        self.expressions = points.expression.shape[-1]
+        self._jacobians = {flag: Jacobian(points, flag) for flag in (False, True)}
+        bounds = model.expression_bounds.to(root)
+        self._expression_sigma = settings.expression * bounds.abs().amax(1)
+        turns = len(JOINTS) - 1
+        self.sigma = torch.cat(
+            [self._expression_sigma, torch.ones(turns * 3).to(root), torch.full((3,), TRANSLATION_SIGMA).to(root)]
+        )  # [n]
+        self.shared_sigma = torch.cat([torch.full((self.modes,), settings.identity), torch.tensor([settings.focal])]).to(root)
+        self.precision = self._precision(model)  # [n, n]
+        free = torch.full((turns * 3 + 3,), torch.inf).to(root)
+        self.lower = torch.cat([bounds[:, 0], -free]) / self.sigma
+        self.upper = torch.cat([bounds[:, 1], free]) / self.sigma
+
+    def _precision(self, model: HeadModel) -> Tensor:
+        """Precision [n, n] of the frame variables' prior, whose mean is 0."""
+        settings, e = self.settings, self.expressions
+        jaw = settings.jaw if model.expression_joints[:, JOINTS.index("jaw")].abs().max() > 0 else settings.jaw_alone
+        sigmas = {"neck": settings.neck, "head": settings.head, "jaw": jaw}
+        result = torch.zeros(len(self.sigma), len(self.sigma))
+        result[range(e), range(e)] = 1.0
+        for joint, sigma in sigmas.items():
+            at = e + 3 * (JOINTS.index(joint) - 1)
+            result[range(at, at + 3), range(at, at + 3)] = sigma**-2
+        left, right = (e + 3 * (JOINTS.index(name) - 1) for name in ("left_eye", "right_eye"))
+        for axis in range(3):
+            # Mean and difference of the eyes are independent; the eye does not roll about its axis of sight.
+            mean = (0.1 * settings.eyes if axis == 2 else settings.eyes) ** -2 / 4
+            difference = settings.vergence**-2
+            a, b = left + axis, right + axis
+            result[[a, b], [a, b]] = mean + difference
+            result[[a, b], [b, a]] = mean - difference
+        result[range(-3, 0), range(-3, 0)] = FLAT
+        return result.to(self.sigma)
+
+    # -- variables ---------------------------------------------------------------------------------------------------
+
+    def pack(self, expression: Tensor, joints: Tensor, translation: Tensor) -> Tensor:
+        """Expression [T, E], joints [T, J, 3] and translation [T, 3] as frame variables [T, n]."""
+        return torch.cat([expression, joints[:, 1:].flatten(1), translation], 1) / self.sigma
+
+    def unpack(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Frame variables [T, n] as expression [T, E], joints [T, J, 3] and translation [T, 3]."""
+        values = frame * self.sigma
+        turns = values[:, self.expressions : -3].unflatten(1, (-1, 3))
+        joints = torch.cat([self.root.expand(len(values), 1, 3), turns], 1)
+        return values[:, : self.expressions], joints, values[:, -3:]
+
+    def identity(self, shared: Tensor) -> Tensor:
+        """Identity coefficients [modes]."""
+        return shared[:-1] * self.shared_sigma[:-1]
+
+    def camera_of(self, shared: Tensor) -> Camera:
+        """The camera whose focal length is the prior's mean times the exponential of the last shared variable."""
+        return dataclasses.replace(self.camera, focal=self.camera.focal * float((shared[-1] * self.shared_sigma[-1]).exp()))
+
+    # -- cost --------------------------------------------------------------------------------------------------------
+
+    def project(self, at: Variables) -> tuple[Pose, Tensor, Camera]:
+        """Posed points, the same in camera space [T, L, 3], and the camera."""
+        expression, joints, translation = self.unpack(at.frame)
+        pose = self.points.posed(self.identity(at.shared)[None], expression, joints)
+        return pose, pose.points + translation[:, None], self.camera_of(at.shared)
+
+    def cost(self, at: Variables, evidence: Evidence) -> Tensor:
+        """Cost [T] of single frames: robust landmark distances and the prior."""
+        _, points, camera = self.project(at)
+        squares = self._squares(camera.project(points) - evidence.pixels, evidence)
+        bend = self._bend
+        data = (evidence.weight * bend * squares / (bend + squares)).sum(1) * self._evidence(evidence)
+        return 0.5 * (data + torch.einsum("ti,ij,tj->t", at.frame, self.precision, at.frame))
+
+    def shared_cost(self, shared: Tensor) -> Tensor:
+        """Prior's cost of the shared variables, for one frame."""
+        return 0.5 * (shared * shared).sum()
+
+    def system(self, at: Variables, evidence: Evidence, with_shared: bool) -> System:
+        """Gauss-Newton blocks at a point; robust weights as they stand there."""
+        pose, points, camera = self.project(at)
+        rows = projection_rows(camera, points)
+        by_expression, by_joint, by_identity = self._jacobians[with_shared](pose, rows)
+        pixels = camera.project(points)
+        columns = [by_expression, by_joint[..., 1:, :].flatten(3), rows]
+        if with_shared:
+            centre = pixels.new_tensor([camera.cx, camera.cy])
+            columns += [by_identity, (pixels - centre)[..., None]]
+        sigma = torch.cat([self.sigma, self.shared_sigma]) if with_shared else self.sigma
+        difference = pixels - evidence.pixels
+        squares = self._squares(difference, evidence)
+        robust = (self._bend / (self._bend + squares)) ** 2
+        unit = (self._evidence(evidence)[:, None] * evidence.weight * robust).sqrt() / (self._unit(evidence)[:, None])
+        jacobian = (torch.cat(columns, -1) * (unit[..., None, None])).flatten(1, 2)  # [T, 2L, n + m]
+        residual = (difference * unit[..., None]).flatten(1)
+        hessian = torch.bmm(jacobian.mT, jacobian) * (sigma[:, None] * sigma)
+        gradient = torch.bmm(jacobian.mT, residual[..., None])[..., 0] * sigma
+        n = len(self.sigma)
+        frame_gradient = gradient[:, :n] + at.frame @ self.precision
+        return System(
+            hessian[:, :n, :n] + self.precision,
+            hessian[:, :n, n:],
+            hessian[:, n:, n:].sum(0),
+            frame_gradient,
+            gradient[:, n:].sum(0),
+        )
+
+    @property
+    def _bend(self) -> float:
+        return (self.settings.robust / self.settings.noise) ** 2
+
+    def _unit(self, evidence: Evidence) -> Tensor:
+        """[T] pixels of one sigma."""
+        return self.settings.noise * evidence.size
+
+    def _squares(self, difference: Tensor, evidence: Evidence) -> Tensor:
+        return (difference * difference).sum(-1) / self._unit(evidence)[:, None] ** 2
+
+    def _evidence(self, evidence: Evidence) -> Tensor:
+        """[T] factor that makes the landmarks of a frame worth `settings.evidence` points."""
+        return self.settings.evidence / evidence.weight.sum(1).clamp(min=1e-6)
