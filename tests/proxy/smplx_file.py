@@ -113,7 +113,7 @@ def _body() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     nose = np.exp(-((trunk[:, 0] / 0.012) ** 2) - ((trunk[:, 1] - 0.3) / 0.015) ** 2) * (trunk[:, 2] > 0)
     trunk[:, 2] += 0.02 * nose
     along = np.linspace(0, 1, 71)
-    arm, *arm_topology = _revolve(0.16 + 0.64 * along, 0.05 - 0.02 * along, 10)
+    arm, *arm_topology = _revolve(0.18 + 0.62 * along, 0.05 - 0.02 * along, 10)
     latitude = np.linspace(-np.pi / 2, np.pi / 2, 19)[1:-1]
     eye, *eye_topology = _revolve(EYE_RADIUS * np.sin(latitude), EYE_RADIUS * np.cos(latitude), 32, cap=EYE_RADIUS)
     left_arm = arm[:, [1, 0, 2]] * [1, 1, -1] + [0, 0.09, 0]

@@ -46,11 +46,19 @@ def original_vertices(head, body) -> tuple[int, torch.Tensor]:
 def small_arrays() -> dict[str, np.ndarray]:
     """The least that has the form of an SMPL-X file: one triangle."""
     arrays = {
-        "v_template": np.eye(3), "f": np.array([[0, 1, 2]]), "shapedirs": np.zeros((3, 3, 400)),
-        "posedirs": np.zeros((3, 3, 486)), "J_regressor": np.zeros((55, 3)), "weights": np.zeros((3, 55)), "lmk_faces_idx": np.zeros(2, int),
-        "lmk_bary_coords": np.zeros((2, 3)), "hands_componentsl": np.eye(45), "hands_componentsr": np.eye(45),
-        "hands_meanl": np.zeros(45), "hands_meanr": np.zeros(45),
-    }  # fmt: skip
+        "v_template": np.eye(3),
+        "f": np.array([[0, 1, 2]]),
+        "shapedirs": np.zeros((3, 3, 400)),
+        "posedirs": np.zeros((3, 3, 486)),
+        "J_regressor": np.zeros((55, 3)),
+        "weights": np.zeros((3, 55)),
+        "lmk_faces_idx": np.zeros(2, int),
+        "lmk_bary_coords": np.zeros((2, 3)),
+        "hands_componentsl": np.eye(45),
+        "hands_componentsr": np.eye(45),
+        "hands_meanl": np.zeros(45),
+        "hands_meanr": np.zeros(45),
+    }
     return arrays | {"kintree_table": np.stack([np.arange(-1, 54) % 2**32, np.arange(55)]).astype(np.uint32)}
 
 
