@@ -6,12 +6,12 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sparse
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from . import subdivide
-from .head_model import JOINTS, PARTS, REGIONS, HeadModel, LandmarkTable
+from .head_model import JOINTS, REGIONS, HeadModel, LandmarkTable
 from .mesh import triangulate
 
 HEAD = Path(__file__).parent / "assets" / "head.npz"
@@ -31,14 +31,16 @@ def load_embedded_head(path: Path = HEAD, landmarks: Path = LANDMARKS) -> HeadMo
     arrays = read_arrays(path)
     template = arrays["template"].astype(np.float64)
     stencil, quads = _stencil(arrays, len(template))
-    faces = np.concatenate([triangulate(torch.from_numpy(quads)).numpy(), arrays["piece_faces"].astype(np.int64) + _smooth_count(stencil, arrays)])
+    smooth = stencil.shape[0] - len(arrays["piece_count"])  # dense vertices before the generated ones
+    skin_faces = triangulate(torch.from_numpy(quads)).numpy()
+    faces = np.concatenate([skin_faces, arrays["piece_faces"].astype(np.int64) + smooth])
     uv, uv_faces = _texture_coordinates(arrays)
     controls = _offsets(arrays, "control", len(template))
     mixing = arrays["identity_mixing"]
     expression = _offsets(arrays, "expression", len(template))
     regions = stencil @ (arrays["regions"].T / 255.0)
     albedo = stencil @ (arrays["albedo"] / 255.0)
-    albedo[_smooth_count(stencil, arrays) :] = arrays["piece_albedo"] / 255.0
+    albedo[smooth:] = arrays["piece_albedo"] / 255.0
     turns = arrays["expression_joints"]
     return HeadModel(
         model_id=str(arrays["model_id"]),
@@ -101,10 +103,6 @@ def _stencil(arrays: dict[str, np.ndarray], control_count: int) -> tuple[sparse.
     return sparse.vstack([smooth, pieces]).tocsr(), dense_quads
 
 
-def _smooth_count(stencil: sparse.csr_matrix, arrays: dict[str, np.ndarray]) -> int:
-    return stencil.shape[0] - len(arrays["piece_count"])
-
-
 def _texture_coordinates(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     coarse, quads = arrays["uv"] / 65535.0, arrays["uv_quads"]
     linear, dense_quads = subdivide.midpoint(quads, len(coarse))
@@ -128,6 +126,7 @@ def _float(array: np.ndarray) -> Tensor:
 
 
 def _sparse(matrix: sparse.csr_matrix) -> Tensor:
+    matrix.sum_duplicates()
     coordinates = matrix.tocoo()
     index = torch.from_numpy(np.stack([coordinates.row, coordinates.col]).astype(np.int64))
-    return torch.sparse_coo_tensor(index, _float(coordinates.data), matrix.shape, check_invariants=False).coalesce()
+    return torch.sparse_coo_tensor(index, _float(coordinates.data), matrix.shape, is_coalesced=True, check_invariants=False)

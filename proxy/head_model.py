@@ -120,7 +120,7 @@ class HeadModel:
         """Indices [N] int64 of the triangles that belong to none of the hidden parts. Raises ValueError on an unknown part."""
         unknown = set(hidden) - set(PARTS)
         if unknown:
-            raise ValueError(f"there is no part named {sorted(unknown)[0]}; the parts are {', '.join(PARTS)}")
+            raise ValueError(f"there is no part named {min(unknown)}; the parts are {', '.join(PARTS)}")
         codes = torch.tensor([PARTS.index(name) for name in hidden], dtype=torch.int64, device=self.parts.device)
         return torch.isin(self.parts, codes, invert=True).nonzero()[:, 0]
 

@@ -7,7 +7,7 @@ cubic B-spline curve rule (1/8, 3/4, 1/8). New vertices come in the order: old v
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sparse
+from scipy import sparse
 
 
 def catmull_clark(quads: np.ndarray, vertex_count: int) -> tuple[sparse.csr_matrix, np.ndarray]:

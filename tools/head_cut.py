@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import scipy.sparse as sparse
 from head_source import BODY_VERTICES, Source
+from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+
+from expportrait.proxy.subdivide import catmull_clark
 
 SOCKET_RINGS = 4  # rows of quads kept behind the lid's edge; the rest of the socket is never seen
 
@@ -25,8 +27,9 @@ class Cut:
 
 
 def hem(points: np.ndarray) -> np.ndarray:
-    """Height above the cut [n]: a level line over the shoulders that dips over chest and back."""
-    return points[:, 1] - (0.438 - 0.05 * np.clip(1 - (points[:, 0] / 0.27) ** 2, 0, 1))
+    """Positive above the cut [n], in metres near it: a rounded bust, its outline a superellipse of the third degree in front view."""
+    across, below = np.abs(points[:, 0]) / 0.25, np.clip(0.60 - points[:, 1], 0, None) / 0.165
+    return 0.2 * (1 - np.cbrt(across**3 + below**3))
 
 
 def cut_bust(source: Source) -> Cut:
@@ -35,8 +38,7 @@ def cut_bust(source: Source) -> Cut:
     height = hem(source.vertices)
     height[BODY_VERTICES:] = 1.0
     above = height > 0
-    hands = np.abs(source.vertices[:, 0]) > 0.33
-    keep = skin & above[source.quads].any(1) & ~hands[source.quads].any(1)
+    keep = skin & above[source.quads].any(1)
     islands = _islands(source, keep)
     keep &= ~_deep_socket(source, keep, islands)
     tongue = source.groups == "helper-tongue"
@@ -59,7 +61,28 @@ def cut_bust(source: Source) -> Cut:
     renumber = np.full(len(source.vertices), -1)
     renumber[used] = np.arange(len(used))
     uv_used, uv_quads = np.unique(uv_quads, return_inverse=True)
+    combine = sparse.vstack([_sharpened(combine[: len(used)], renumber[quads]), combine[len(used) :]]).tocsr()
     return Cut(combine, renumber[quads], islands, source.uv[uv_used], uv_quads.reshape(-1, 4), anchors)
+
+
+def _sharpened(combine: sparse.csr_matrix, quads: np.ndarray) -> sparse.csr_matrix:
+    """Moves control vertices out by what subdivision pulls them in, so that lips and lids keep MakeHuman's shape."""
+    smooth = catmull_clark(quads, combine.shape[0])[0][: combine.shape[0]]
+    return (2 * combine - smooth @ combine).tocsr()
+
+
+def rings(cut: Cut, count: int, first: str, second: str, most: int = 12) -> np.ndarray:
+    """Number of quads between each control vertex [C] and the seam of two islands (0 on it, `most` if farther)."""
+    on = []
+    for name in (first, second):
+        mask = np.zeros(count, bool)
+        mask[cut.quads[cut.islands == name]] = True
+        on.append(mask)
+    distance = np.where(on[0] & on[1], 0, most)
+    for ring in range(1, most):
+        touched = np.unique(cut.quads[(distance[cut.quads] < ring).any(1)])
+        distance[touched] = np.minimum(distance[touched], ring)
+    return distance
 
 
 def _slide(source: Source, height: np.ndarray, quads: np.ndarray) -> sparse.csr_matrix:

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-SEGMENTS = 32
+SEGMENTS = 24
 IRIS = 0.40  # radius of the iris over that of the eyeball
 PUPIL = 0.34  # radius of the pupil over that of the iris
 BULGE = 0.045  # how far the cornea's apex stands off the sphere, over the eyeball's radius

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-from head_cut import Cut
+from head_cut import Cut, rings
 
-SKIN, LIP, CAVITY, TONGUE, GUM, TOOTH = (0.76, 0.57, 0.48), (0.67, 0.38, 0.36), (0.28, 0.07, 0.07), (0.62, 0.30, 0.30), (0.62, 0.33, 0.33), (0.86, 0.83, 0.76)
+SKIN, LIP, CAVITY = (0.76, 0.57, 0.48), (0.67, 0.38, 0.36), (0.30, 0.08, 0.08)
+TONGUE, GUM, TOOTH = (0.62, 0.31, 0.31), (0.62, 0.33, 0.33), (0.87, 0.84, 0.77)
 
 
 def ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Smooth step from 0 at `low` to 1 at `high` (or falling if low > high)."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
+
+
+def shade_inside(depth: np.ndarray) -> np.ndarray:
+    """Darkening of the mouth's inside by how far back a point lies (z, metres): renderers here know no occlusion."""
+    return 0.22 + 0.78 * ramp(depth, 0.062, 0.128)
 
 
 def on_island(cut: Cut, count: int, *names: str) -> np.ndarray:
@@ -23,7 +29,7 @@ def on_island(cut: Cut, count: int, *names: str) -> np.ndarray:
 def regions(cut: Cut, template: np.ndarray, controls: dict[str, np.ndarray], expressions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Masks [C] 0..1 by the names of proxy.head_model.REGIONS; controls and expressions are offsets [C, 3]."""
     count = len(template)
-    x, y, z = template.T
+    y, z = template[:, 1], template[:, 2]
 
     def strength(offsets: np.ndarray, low: float, high: float) -> np.ndarray:
         size = np.linalg.norm(offsets, axis=1)
@@ -41,10 +47,11 @@ def regions(cut: Cut, template: np.ndarray, controls: dict[str, np.ndarray], exp
     ears = np.maximum(strength(controls["l-ear-trans-forward"], 0.2, 0.9), strength(controls["r-ear-trans-forward"], 0.2, 0.9)) * skin
     nose = strength(controls["nose-trans-forward"], 0.25, 0.9) * skin
     brows = strength(controls["eyebrows-trans-up"], 0.35, 0.95) * skin
-    rolls = np.maximum(strength(expressions["mouthRollLower"], 0.15, 0.5), strength(expressions["mouthRollUpper"], 0.15, 0.5))
-    lips = np.where(cavity, ramp(z, 0.125, 0.133), rolls * (skin | cavity))
+    mouth_ring = rings(cut, count, "face", "mouth")
+    lips = np.where(cavity, ramp(mouth_ring, 6, 2), ramp(mouth_ring, 7.6, 5.4) * skin)
     blinks = [strength(expressions[f"eyeBlink{side}"], 0.08, 0.35) for side in ("Left", "Right")]
-    lids = np.where(sockets, 1.0, np.maximum(*blinks) * skin)
+    lid_ring = np.minimum(rings(cut, count, "face", "left_eye"), rings(cut, count, "face", "right_eye"))
+    lids = np.where(sockets, 1.0, np.maximum(np.maximum(*blinks), ramp(lid_ring, 9, 6)) * skin)
     torso = on_island(cut, count, "torso")
     neck_height = ramp(y, 0.555, 0.60)
     under_jaw = ramp(0.66 - y + 0.9 * (0.095 - z), 0.0, 0.02)  # below a line from the chin up to the ear lobe
@@ -62,10 +69,11 @@ def regions(cut: Cut, template: np.ndarray, controls: dict[str, np.ndarray], exp
     }  # fmt: skip
 
 
-def colours(masks: dict[str, np.ndarray]) -> np.ndarray:
+def colours(masks: dict[str, np.ndarray], template: np.ndarray) -> np.ndarray:
     """Albedo [C, 3] of the control vertices; generated pieces bring their own."""
     albedo = np.tile(SKIN, (len(masks["face"]), 1))
     for mask, colour, share in (("lips", LIP, 0.9), ("mouth", CAVITY, 1.0), ("tongue", TONGUE, 1.0)):
         weight = share * masks[mask][:, None]
         albedo = (1 - weight) * albedo + weight * np.array(colour)
-    return albedo
+    inside = (masks["mouth"] + masks["tongue"])[:, None]
+    return albedo * (1 - inside + inside * shade_inside(template[:, 2:]))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 from head_eyes import Piece
-from head_regions import GUM, TOOTH
+from head_regions import GUM, TOOTH, shade_inside
 
 # Widths along the arch from the middle outwards and heights of the crowns, millimetres (Wheeler's Dental Anatomy, rounded).
 WIDTHS = {"upper": (8.5, 6.5, 7.5, 7.0, 7.0, 10.0, 9.5), "lower": (5.2, 5.8, 7.0, 7.0, 7.2, 11.0, 10.5)}
 CROWNS = {"upper": (10.5, 9.2, 10.2, 8.8, 8.4, 7.6, 7.2), "lower": (8.8, 9.0, 10.0, 8.8, 8.2, 7.6, 7.2)}
 DEPTHS = {"upper": (6.0, 5.6, 7.0, 8.4, 8.6, 10.2, 10.0), "lower": (5.2, 5.4, 6.8, 7.6, 8.0, 9.8, 9.6)}
+# Upper incisors overlap the lower ones and show below the lip; MakeHuman's bands meet edge to edge.
+SHIFT = {"upper": (0.0, -0.0020, 0.0), "lower": (0.0, -0.0002, -0.0012)}
 
 
 def arch(name: str, band: np.ndarray) -> list[tuple[str, Piece, np.ndarray]]:
     """Islands of one arch: (island, piece, carrier centre per point [G, 3]) for teeth and gums over the band [68, 3]."""
     line, edge = _curve(name, band)
+    line = line + SHIFT[name]
     return [_teeth(name, line, edge), _gums(name, line, edge)]
 
 
@@ -70,7 +73,7 @@ def _teeth(name: str, line: np.ndarray, length: np.ndarray) -> tuple[str, Piece,
             column = (7 + k if side > 0 else 6 - k) / 14
             uvs.append(np.stack([column + (0.5 + 0.9 * shape[:, 0]) / 14, np.clip(shape[:, 1], 0, 1)], axis=1))
             shade = 0.80 + 0.20 * np.clip(1.2 - shape[:, 1:2], 0, 1)
-            colours.append(np.array(TOOTH) * shade * (1 - 0.03 * max(k - 1, 0)))
+            colours.append(np.array(TOOTH) * shade * shade_inside(world[:, 2:]))
     points = np.concatenate(points)
     parts = np.full(sum(map(len, faces)), f"{name}_teeth")
     piece = Piece(points, np.concatenate(faces), np.concatenate(uvs), np.concatenate(colours), parts)
@@ -108,7 +111,7 @@ def _gums(name: str, line: np.ndarray, length: np.ndarray) -> tuple[str, Piece, 
     """A rounded ridge over the crowns' necks, scalloped between the teeth."""
     sign = 1.0 if name == "upper" else -1.0
     widths = np.array(WIDTHS[name]) * 1e-3 * 0.97 * length[-1] / (np.array(WIDTHS[name]).sum() * 1e-3)
-    stations = 57
+    stations = 43
     at = np.linspace(-length[-1], length[-1], stations) * 0.995
     borders = np.concatenate([[0], np.cumsum(widths)])
     tooth = np.clip(np.searchsorted(borders, np.abs(at), side="right") - 1, 0, 6)
@@ -118,7 +121,7 @@ def _gums(name: str, line: np.ndarray, length: np.ndarray) -> tuple[str, Piece, 
     margin = crown * (0.90 - 0.16 * (np.abs(2 * phase - 1) ** 2.5))
     position, _, outward = _frame(line, length, at)
     # Section from the outer margin over the ridge to the inner margin: (outward offset over depth, height above margin).
-    section = [(0.02, -0.0004), (0.10, 0.0006), (0.12, 0.0022), (0.05, 0.0050), (-0.5, 0.0062), (-1.05, 0.0045), (-1.12, 0.0015), (-1.0, 0.0)]
+    section = [(0.02, -0.0004), (0.10, 0.0006), (0.12, 0.0022), (0.05, 0.0050), (-0.5, 0.0062), (-1.08, 0.0040), (-1.02, 0.0)]
     rows = [
         position + (o * depth)[:, None] * outward + np.outer(sign * (margin + h), [0, 1, 0]) for o, h in section
     ]
@@ -131,6 +134,6 @@ def _gums(name: str, line: np.ndarray, length: np.ndarray) -> tuple[str, Piece, 
     if (middle * normal).sum() < 0:
         faces = faces[:, ::-1]
     uv = np.stack(np.meshgrid(np.linspace(0, 1, stations), np.linspace(0, 1, across), indexing="ij"), axis=2).reshape(-1, 2)
-    centres = np.repeat(position[np.clip(np.round(np.arange(stations) / 4).astype(int) * 4, 0, stations - 1)], across, axis=0)
-    piece = Piece(points, faces, uv, np.tile(GUM, (len(points), 1)), np.full(len(faces), "gums"))
+    centres = np.repeat(position[np.clip(np.round(np.arange(stations) / 3).astype(int) * 3, 0, stations - 1)], across, axis=0)
+    piece = Piece(points, faces, uv, np.array(GUM) * shade_inside(points[:, 2:]), np.full(len(faces), "gums"))
     return f"{name}_gums", piece, centres

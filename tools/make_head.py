@@ -16,11 +16,12 @@ import head_regions
 import head_teeth
 import head_uv
 import numpy as np
-from head_cut import Cut, cut_bust
+from head_cut import Cut, cut_bust, rings
 from head_source import CUBES, Source, expressions, identity_controls, read_source
 
 MODEL_ID = "expportrait-head-1"
 STEP = 1e-5  # metres per unit of the stored 16-bit offsets
+LIPS_TOGETHER = 0.045  # share of mouthClose in the template: MakeHuman's lips stand a hair apart at rest
 SMALLEST = 3e-5  # offsets below this many metres are dropped
 PARTS = ("skin", "left_eye", "right_eye", "cornea", "upper_teeth", "lower_teeth", "gums", "tongue", "mouth")
 PART_OF_ISLAND = {"face": 0, "torso": 0, "left_eye": 0, "right_eye": 0, "tongue": 7, "mouth": 8}
@@ -107,14 +108,20 @@ def control_uv(cut: Cut, template: np.ndarray) -> np.ndarray:
 def build(source: Source) -> dict[str, np.ndarray]:
     """All arrays of head.npz."""
     cut = cut_bust(source)
-    template = cut.combine @ source.vertices
-    weights = cut.combine @ source.weights
-    weights = set_rigid(cut, weights)
+    expression_names, full_targets = expressions(source)
+    targets = np.stack([cut.combine @ t for t in full_targets])
+    template = cut.combine @ source.vertices + LIPS_TOGETHER * targets[expression_names.index("mouthClose")]
+    template = closed_corners(cut, template)
+    tongue = np.unique(cut.quads[cut.islands == "tongue"])
+    resting = resting_tongue(template[tongue])
+    # Put out, the tongue is where MakeHuman has it, its tip a little higher: above the lower lip.
+    lift = 0.002 * head_regions.ramp(resting[:, 2], 0.09, 0.125)[:, None] * [0.0, 1.0, 0.0]
+    targets[expression_names.index("tongueOut"), tongue] += template[tongue] - resting + lift
+    template[tongue] = resting
+    weights = set_rigid(cut, cut.combine @ source.weights)
     cubes = np.stack([source.group(c) for c in CUBES])
     control_names, full_controls = identity_controls(source)
-    expression_names, full_targets = expressions(source)
     controls = np.stack([cut.combine @ c for c in full_controls])
-    targets = np.stack([cut.combine @ t for t in full_targets])
     joints = source.vertices[cubes].mean(1)
     residual, turns = head_motion.split_expressions(expression_names, targets, template, weights, joints, cut.anchors)
     masks = head_regions.regions(
@@ -139,16 +146,34 @@ def build(source: Source) -> dict[str, np.ndarray]:
         "expression_joints": turns.astype(np.float32),
         "expression_bounds": bounds.astype(np.float32),
         "regions": np.round(np.stack(list(masks.values())) * 255).astype(np.uint8),
-        "albedo": np.round(head_regions.colours(masks) * 255).astype(np.uint8),
+        "albedo": np.round(head_regions.colours(masks, template) * 255).astype(np.uint8),
         **sparse_offsets("control", controls),
         **sparse_offsets("expression", residual),
         **pack_pieces(attached_eyes(template, cut) + attached_teeth(template, cut)),
     }
 
 
+def closed_corners(cut: Cut, template: np.ndarray) -> np.ndarray:
+    """Squeezes the last millimetre of the lips' gap shut next to the corners of the mouth, where the teeth would show."""
+    seam = template[rings(cut, len(template), "face", "mouth") == 0]
+    middle = np.polyval(np.polyfit(np.abs(seam[:, 0]), seam[:, 1], 2), np.abs(template[:, 0]))
+    off = template[:, 1] - middle
+    near = head_regions.ramp(np.abs(template[:, 0]), 0.010, 0.015) * head_regions.ramp(np.abs(template[:, 0]), 0.030, 0.024)
+    lips = head_regions.on_island(cut, len(template), "face", "mouth") & (template[:, 2] > 0.12)
+    squeezed = template.copy()
+    squeezed[:, 1] -= 0.95 * off * np.exp(-((off / 0.0022) ** 2)) * near * lips
+    return squeezed
+
+
+def resting_tongue(points: np.ndarray) -> np.ndarray:
+    """MakeHuman's tongue [N, 3] made slimmer and laid lower, so that it does not fill an open mouth."""
+    centre = points.mean(0)
+    return centre + (points - centre) * [0.90, 0.80, 0.97] - [0.0, 0.0035, 0.001]
+
+
 def set_rigid(cut: Cut, weights: np.ndarray) -> np.ndarray:
     """Eyeballs and teeth follow exactly one joint, and no skin follows an eye."""
-    weights = weights.copy()
+    weights = weights.clip(min=0)  # extrapolated rows can be a little negative
     weights[:, 2] += weights[:, 4] + weights[:, 5]
     weights[:, 4:] = 0
     rigid = {"helper-l-eye": 4, "helper-r-eye": 5, "helper-upper-teeth": 2, "helper-lower-teeth": 3}
