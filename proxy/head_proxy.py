@@ -12,6 +12,7 @@ from .camera import Camera
 from .files import load_dataclass, move_dataclass, save_dataclass
 
 FORMAT, VERSION = "expportrait.head_proxy", 1
+TEXTURES = ("albedo", "albedo_confidence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +41,12 @@ class HeadProxy:
         return move_dataclass(self, device)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes a safetensors file."""
-        save_dataclass(path, self, FORMAT, VERSION)
+        """Writes a safetensors file; the texture is stored in 8 bits per channel."""
+        stored = {name: getattr(self, name).mul(255).round().to(torch.uint8) for name in TEXTURES}
+        save_dataclass(path, dataclasses.replace(self, **stored), FORMAT, VERSION)
 
     @staticmethod
     def load(path: str | os.PathLike, model_id: str | None = None) -> HeadProxy:
         """Reads a file of `save`. Raises ValueError for a foreign file or another head model, FileNotFoundError."""
-        return load_dataclass(path, HeadProxy, FORMAT, VERSION, model_id)
+        proxy = load_dataclass(path, HeadProxy, FORMAT, VERSION, model_id)
+        return dataclasses.replace(proxy, **{name: getattr(proxy, name).float() / 255 for name in TEXTURES})

@@ -8,7 +8,7 @@ from pathlib import Path
 import skimage.data
 from PIL import Image
 
-X, Y, SIZE = 66, 0, 320
+X, Y, SIZE = 82, 0, 288
 ASSET = Path(__file__).resolve().parents[1] / "proxy" / "assets" / "portrait.jpg"
 
 if __name__ == "__main__":
