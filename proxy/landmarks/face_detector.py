@@ -12,6 +12,8 @@ from .regions import cut, eye_line_region, to_image, whole_image
 
 RIGHT_EYE, LEFT_EYE = 0, 1  # key points; the others are nose tip, mouth, right and left ear
 OVERLAP = 0.3
+SURE = 0.75  # score above which a detection is hardly ever wrong
+SAME_EYES = 0.25  # of a box's width: how far the eyes of two detections of one face may differ
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,19 @@ def detect_in(net: ShortRange | FullRange, images: Tensor, views: Tensor, thresh
 
 
 def merge(rows: Tensor) -> Detections:
-    """Weighted non-maximum suppression of rows [R, 17] (box, key points, score): overlapping boxes become their weighted mean."""
+    """Weighted non-maximum suppression of rows [R, 17] (box, key points, score).
+
+    Of boxes that overlap, those become one weighted mean whose eyes agree with the best one's; the others (say, the same face
+    seen upside down) are dropped.
+    """
     kept = []
     rows = rows[rows[:, -1].argsort(descending=True)]
     while len(rows):
         same = _overlap(rows[0, :4], rows[:, :4]) > OVERLAP
         same[0] = True
         group = rows[same]
+        apart = (group[:, 4:8] - group[0, 4:8]).reshape(-1, 2, 2).norm(dim=-1).amax(1)
+        group = group[apart <= SAME_EYES * group[0, 2]]
         weight = group[:, -1:] / group[:, -1].sum()
         kept.append(torch.cat([(group[:, :-1] * weight).sum(0), group[0, -1:]]))
         rows = rows[~same]

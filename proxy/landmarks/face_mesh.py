@@ -35,7 +35,7 @@ RIGHT_EYE = (
 )  # fmt: skip
 IRIS_POINTS = 5
 # The widest feature maps of more crops than this outgrow the cache, and what the allocator keeps: half of their time on CPUs.
-CPU_BATCH = 8
+CPU_BATCH = 4
 LID_POINTS = 16  # the first points of an eye run along its lids; an iris has their mean depth
 
 

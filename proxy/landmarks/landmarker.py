@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .detector_nets import FullRange, ShortRange
-from .face_detector import Detections, detect_in, merge, rows_of, thorough_views
+from .face_detector import SURE, Detections, detect_in, merge, rows_of, thorough_views
 from .face_mesh import CROP, FaceMesh
 from .regions import cut, to_image, whole_image
 from .segmentation import PersonSegmentation
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "landmarks.safetensors"
 NEAR_SCORE, FAR_SCORE = 0.5, 0.6
-THOROUGH_SCORE = 0.4
+THOROUGH_SCORE = 0.65
 BATCH = 16
 
 
@@ -52,26 +52,19 @@ class Landmarker:
     def detect(self, images: Tensor, faces: int = 1, thorough: bool = False) -> list[Detections]:
         """Faces of each of the images [N, 3, H, W], the largest first.
 
-        The far detector looks at images in which the near one found fewer than `faces`. `thorough` looks at those again through
-        turned views and tiles: slow, and less sure.
+        The far detector looks at images in which the near one found fewer than `faces`. `thorough` looks through turned views and
+        tiles (slowly) at images in which there are still fewer than `faces` sure ones.
         """
         images = images.to(self.device)
         whole = whole_image(images.shape[3], images.shape[2])
         found = detect_in(self._near, images, whole, NEAR_SCORE)
-        found = self._add(found, images, faces, lambda some: detect_in(self._far, some, whole, FAR_SCORE))
+        few = [i for i, those in enumerate(found) if len(those) < faces]
+        _add(found, images, few, lambda some: detect_in(self._far, some, whole, FAR_SCORE))
         if thorough:
             views = thorough_views(images.shape[3], images.shape[2])
             for net in (self._near, self._far):
-                found = self._add(found, images, faces, lambda some, net=net: detect_in(net, some, views, THOROUGH_SCORE))
-        return found
-
-    @staticmethod
-    def _add(found: list[Detections], images: Tensor, faces: int, look: Callable[[Tensor], list[Detections]]) -> list[Detections]:
-        """Looks again at the images with fewer than `faces` faces and adds what is new."""
-        few = [i for i, faces_found in enumerate(found) if len(faces_found) < faces]
-        if few:
-            for i, more in zip(few, look(images[few]), strict=True):
-                found[i] = merge(torch.cat([rows_of(found[i]), rows_of(more)]))
+                few = [i for i, those in enumerate(found) if (those.score >= SURE).sum() < faces]
+                _add(found, images, few, lambda some, net=net: detect_in(net, some, views, THOROUGH_SCORE))
         return found
 
     @torch.no_grad()
@@ -92,6 +85,13 @@ class Landmarker:
     ) -> FaceLandmarks:
         """Follows one face through a clip. See `track.track`."""
         return track(self, frames, face_index, missing, progress)
+
+
+def _add(found: list[Detections], images: Tensor, few: list[int], look: Callable[[Tensor], list[Detections]]) -> None:
+    """Looks again at the images `few` and adds what is new to `found`."""
+    if few:
+        for i, more in zip(few, look(images[few]), strict=True):
+            found[i] = merge(torch.cat([rows_of(found[i]), rows_of(more)]))
 
 
 def load_landmarker(device: str | torch.device = "cpu") -> Landmarker:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .face_detector import SURE, Detections
 from .regions import bounding_box, landmark_region
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 POLICIES = ("interpolate", "previous", "empty")
 CHUNK = 16
-MIN_SCORE = 0.5
+MIN_SCORE = 0.5  # of the mesh
+CLEAR_SCORE = 0.9  # of the mesh, where the detector is not sure
+SEARCHED_FRAMES = 64  # of a clip in which no face is plain to see
 MOST_FACES = 8
 SMOOTHING = 0.06  # seconds, standard deviation of the region's smoothing
 SAME_PLACE = 0.25  # of a region's side: regions that are further apart are not smoothed together (a cut)
@@ -47,14 +50,6 @@ class FaceLandmarks:
     fps: float
 
 
-@dataclass(frozen=True)
-class _Faces:
-    """The faces of one frame: regions [K, 4], the largest first, and scores [K]."""
-
-    regions: Tensor
-    score: Tensor
-
-
 def track(
     landmarker: Landmarker,
     frames: Frames,
@@ -74,9 +69,9 @@ def track(
         raise ValueError(f"face_index is {face_index}; give 0 for the largest face, 1 for the next, ...")
     total = len(frames)
     report = progress or (lambda done, of: None)
-    faces = _find_all(landmarker, frames, face_index, False, lambda done: report(done, 2 * total))
-    if not any(len(f.score) for f in faces):
-        faces = _find_all(landmarker, frames, face_index, True, lambda done: report(done, 2 * total))
+    faces, sure = _find_all(landmarker, frames, face_index, lambda done: report(done, 2 * total))
+    if not sure:
+        _search(landmarker, frames, face_index, faces)
     regions = smooth_regions(*follow(faces, face_index), frames.fps)
 
     points, score, start = [], [], 0
@@ -101,49 +96,77 @@ def _none_found(total: int) -> str:
 
 
 def _find_all(
-    landmarker: Landmarker, frames: Frames, face_index: int, thorough: bool, report: Callable[[int], None]
-) -> list[_Faces]:
-    """Pass 1: the faces of every frame, checked by the mesh."""
-    faces: list[_Faces] = []
+    landmarker: Landmarker, frames: Frames, face_index: int, report: Callable[[int], None]
+) -> tuple[list[Tensor], bool]:
+    """Pass 1: the regions [K, 4] of the faces of every frame, the largest first, and whether the detector was sure of any."""
+    faces: list[Tensor] = []
+    sure = False
     for chunk in frames.chunks(CHUNK):
-        chunk = chunk.to(landmarker.device)
-        found = landmarker.detect(chunk, face_index + 1, thorough)
-        regions = torch.cat([f.regions()[:MOST_FACES] for f in found])
-        frame = torch.cat([torch.full((min(len(f), MOST_FACES),), i) for i, f in enumerate(found)]).to(landmarker.device)
-        if len(regions):
-            points, score = landmarker.mesh_in(chunk, regions, frame)
-            good = score >= MIN_SCORE
-            regions, frame, score = landmark_region(points[good]).cpu(), frame[good].cpu(), score[good].cpu()
-        for i in range(len(chunk)):
-            mine = frame == i
-            order = regions[mine][:, 2].argsort(descending=True)
-            faces.append(_Faces(regions[mine][order], score[mine][order]) if len(order) else _Faces(torch.zeros(0, 4), torch.zeros(0)))
+        found = landmarker.detect(chunk, face_index + 1)
+        sure |= any((f.score >= SURE).any().item() for f in found)
+        faces += _checked(landmarker, chunk.to(landmarker.device), found)
         report(len(faces))
-    return faces
+    return faces, sure
 
 
-def follow(faces: list[_Faces], face_index: int) -> tuple[Tensor, Tensor]:
-    """The region [T, 4] of one face in every frame, and where it was found [T] bool (elsewhere the region is 0).
+def _search(landmarker: Landmarker, frames: Frames, face_index: int, faces: list[Tensor]) -> None:
+    """Searches a part of the frames thoroughly (turned pictures, small faces) and replaces their `faces`."""
+    step = -(-len(frames) // SEARCHED_FRAMES)
+    start = 0
+    for chunk in frames.chunks(CHUNK):
+        chosen = [i for i in range(len(chunk)) if (start + i) % step == 0]
+        for i in chosen:
+            image = chunk[i : i + 1].to(landmarker.device)
+            faces[start + i] = _checked(landmarker, image, landmarker.detect(image, face_index + 1, thorough=True))[0]
+        start += len(chunk)
 
+
+def _checked(landmarker: Landmarker, images: Tensor, found: list[Detections]) -> list[Tensor]:
+    """The regions [K, 4] of what the mesh confirms of the detections in images [N, 3, H, W], the largest first.
+
+    The mesh has to confirm a sure detection once, at the latest on the region that it found itself (profiles need that), but
+    an unsure one (a cat, a pattern) clearly and both times.
+    """
+    found = [Detections(f.boxes[:MOST_FACES], f.keypoints[:MOST_FACES], f.score[:MOST_FACES]) for f in found]
+    regions = torch.cat([f.regions() for f in found])
+    frame = torch.arange(len(images), device=images.device).repeat_interleave(torch.tensor([len(f) for f in found], device=images.device))
+    if len(regions):
+        sure = torch.cat([f.score for f in found]) >= SURE
+        points, first = landmarker.mesh_in(images, regions, frame)
+        regions, second = landmark_region(points), first.clone()
+        again = (~sure | (first < MIN_SCORE)).nonzero()[:, 0]
+        if len(again):
+            points, second[again] = landmarker.mesh_in(images, regions[again], frame[again])
+            regions[again] = landmark_region(points)
+        good = torch.where(sure, torch.maximum(first, second) >= MIN_SCORE, torch.minimum(first, second) >= CLEAR_SCORE)
+        regions, frame = regions[good].cpu(), frame[good].cpu()
+    faces = [regions[frame == i] for i in range(len(images))]
+    return [those[those[:, 2].argsort(descending=True)] for those in faces]
+
+
+def follow(faces: list[Tensor], face_index: int) -> tuple[Tensor, Tensor]:
+    """The region [T, 4] of one face, and where it was found [T] bool (elsewhere the region is 0), out of all faces of T frames.
+
+    `faces` holds the regions [K, 4] of each frame, the largest first.
     Starts at the first frame with more than `face_index` faces and takes the nearest region, forwards and then backwards.
     Raises ValueError if no frame has that many faces.
     """
-    most = max(len(f.score) for f in faces)
+    most = max(len(f) for f in faces)
     if most == 0:
         raise ValueError(_none_found(len(faces)))
     if most <= face_index:
         raise ValueError(f"face_index is {face_index}, but no frame shows more than {most} face(s); choose a lower face_index")
-    first = next(t for t, f in enumerate(faces) if len(f.score) > face_index)
+    first = next(t for t, f in enumerate(faces) if len(f) > face_index)
     regions, found = torch.zeros(len(faces), 4), torch.zeros(len(faces), dtype=torch.bool)
-    regions[first], found[first] = faces[first].regions[face_index], True
+    regions[first], found[first] = faces[first][face_index], True
     for order in (range(first + 1, len(faces)), range(first - 1, -1, -1)):
         last = first
         for t in order:
-            if len(faces[t].score) == 0:
+            if len(faces[t]) == 0:
                 continue
-            distance = _distance(faces[t].regions, regions[last])
+            distance = _distance(faces[t], regions[last])
             if distance.min() < REACH * abs(t - last):
-                regions[t], found[t] = faces[t].regions[distance.argmin()], True
+                regions[t], found[t] = faces[t][distance.argmin()], True
                 last = t
     return regions, found
 
