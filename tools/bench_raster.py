@@ -18,7 +18,7 @@ from torch import Tensor
 SIZE = 512
 FRAMES = 8
 DISTANCE = 0.7  # metres: head and neck fill the picture
-REPEATS = 12
+REPEATS = 24
 
 
 def sphere(levels: int) -> tuple[Tensor, Tensor]:

@@ -77,7 +77,7 @@ def _outline(ids: Tensor, zw: Tensor, clip: Tensor, faces: Tensor, edges: Edges,
     Returns frame [K], edge vertices [K,2], along_column [K] (the pair lies in a column, not in a row), line [K] (the row, or
     column, whose pixel centres the edge crosses), cell [K] (first pixel of the pair along that line) and its flat index [K].
     """
-    batch, height, width = ids.shape
+    height, width = ids.shape[1:]
     position, depth = screen(clip, (height, width))
     keep = usable(clip, position, depth)
     facing = _facing(position, keep, faces, cull)

@@ -89,7 +89,7 @@ def barycentric(clip: Tensor, ids: Tensor, pixels: Tensor, faces: Tensor) -> Ten
     y_i = Y_i - fy W_i, a_0 = x_1 y_2 - y_1 x_2 and cyclic, b_i = a_i / sum(a). Values are clamped to [0,1] and sum to one;
     the gradient ignores the clamp.
     """
-    batch, height, width = ids.shape
+    height, width = ids.shape[1:]
     frame = pixels.div(height * width, rounding_mode="floor")
     row = pixels.remainder(height * width).div(width, rounding_mode="floor")
     column = pixels.remainder(width)
@@ -122,7 +122,7 @@ def interpolate(
     attributes: Tensor, clip: Tensor, ids: Tensor, pixels: Tensor, faces: Tensor, attribute_faces: Tensor
 ) -> Tensor:
     """Attributes [B or 1,A,C] at the covered pixels: [P,C], with gradient to attributes and clip."""
-    batch, height, width = ids.shape
+    height, width = ids.shape[1:]
     triangle = ids.reshape(-1)[pixels].long() - 1
     corners = attribute_faces.long()[triangle]  # [P,3]
     if len(attributes) > 1:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 
 import torch
 import warp as wp
@@ -28,8 +30,24 @@ def _quiet():
         setattr(wp.config, name, before)
 
 
+def _init() -> None:
+    """Starts warp; its native part would write to stderr that there is no CUDA driver, which nobody asked on such a machine."""
+    if torch.cuda.is_available() or sys.__stderr__ is None:
+        wp.init()
+        return
+    sys.__stderr__.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        wp.init()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
 with _quiet():
-    wp.init()
+    _init()
 
 
 def _launch(kernel: wp.Kernel, dim: int | tuple[int, int], inputs: list, device: torch.device) -> None:

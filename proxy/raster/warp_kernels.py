@@ -37,12 +37,16 @@ def fill(
         f0 = e0
         f1 = e1
         f2 = e2
+        entered = bool(False)  # noqa: UP018 (warp takes a literal for a constant)
         for column in range(columns):
             if (f0 | f1 | f2) >= type(f0)(0):
+                entered = True
                 z = depth + float(f1) * slope1 + float(f2) * slope2
                 if z >= -1.0 and z <= 1.0:
                     steps = wp.min(wp.int64((z + 1.0) * 1073741824.0), wp.int64(2147483646))
                     wp.atomic_min(packed, base + row * width + column, (steps << wp.int64(32)) | number)
+            elif entered:
+                break
             f0 += x0
             f1 += x1
             f2 += x2
@@ -51,7 +55,7 @@ def fill(
         e2 += y2
 
 
-@wp.kernel(enable_backward=False)
+@wp.kernel(enable_backward=False, module="unique")  # named after the kernel: ComfyUI names our modules by their path
 def draw(
     position: wp.array(dtype=wp.vec2i),  # [B*V]
     depth: wp.array(dtype=wp.float32),  # [B*V]
