@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import Input, io
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from ..proxy.overlay import render_overlay
 from .pictures import to_frames
 from .runtime import compute_device, gather, node_progress, result_device
 from .types import CATEGORY, HEAD_MODEL, HEAD_TRACK, FittedTrack
+
+log = logging.getLogger(__name__)
 
 MISSING = ["interpolate", "previous", "empty"]
 
@@ -88,6 +92,9 @@ class FitHead(io.ComfyNode):
         track = fit_frames(
             frames, model.to(device), landmarker, face_index, missing_faces, focal=focal or None, progress=node_progress()
         )
+        lost = len(track) - int(track.valid.sum())
+        if lost:
+            log.warning("SMPL-X Fit: no face in %d of %d frames (missing_faces: %s)", lost, len(track), missing_faces)
         return io.NodeOutput(FittedTrack(model, track.to(result_device())))
 
 

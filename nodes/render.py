@@ -62,7 +62,7 @@ class RenderConditions(io.ComfyNode):
 
 def _side(name: str) -> io.Int.Input:
     return io.Int.Input(
-        name, default=0, min=0, max=LARGEST, optional=True, tooltip=f"The {name} of the maps in pixels. 0 is that of the source picture."
+        name, default=0, min=0, max=LARGEST, optional=True, tooltip=f"The {name} of the result in pixels. 0 is that of the source picture."
     )
 
 
@@ -78,13 +78,18 @@ class PortraitPreview(io.ComfyNode):
                 io.Image.Input("source_image", tooltip="The picture that the proxy was built from."),
                 HEAD_PROXY.Input("head_proxy", tooltip="The person."),
                 HEAD_MOTION.Input("head_motion", tooltip="How the head moves."),
+                _side("width"),
+                _side("height"),
             ],
-            outputs=[io.Image.Output("images", tooltip="One image for each frame of the motion, at the size of the picture.")],
+            outputs=[io.Image.Output("images", tooltip="One image for each frame of the motion.")],
         )
 
     @classmethod
-    def execute(cls, source_image: Tensor, head_proxy: BuiltProxy, head_motion: HeadMotion) -> io.NodeOutput:
+    def execute(
+        cls, source_image: Tensor, head_proxy: BuiltProxy, head_motion: HeadMotion, width: int = 0, height: int = 0
+    ) -> io.NodeOutput:
         device = compute_device()
         source = Frames.from_images(source_image).first().to(device)
         proxy, motion, model = head_proxy.proxy.to(device), head_motion.to(device), head_proxy.model.to(device)
-        return io.NodeOutput(gather(render_preview(source, proxy, motion, model), len(motion)))
+        size = (width or None, height or None)
+        return io.NodeOutput(gather(render_preview(source, proxy, motion, model, size=size), len(motion)))

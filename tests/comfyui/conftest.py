@@ -1,7 +1,7 @@
 """A real ComfyUI with the pack's archive in it, on a loopback port, and its page in headless Chromium.
 
 Needs the environment variable COMFYUI_PATH (a checkout of ComfyUI) and an interpreter that can run it: COMFYUI_PYTHON, or the
-one that runs the tests. The page needs Chromium and the package playwright.
+one that runs the tests. The page needs Chromium and the package playwright. Frames come from the shared data or are rendered here, by the installed package.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from pathlib import Path
 
 import pytest
 
+from expportrait.cli import PORTRAIT, main
+from expportrait.proxy.frames import Frames, VideoWriter
+
 PACK = "ComfyUI-ExpPortrait"
+CLIP_FRAMES = 40
+DATA = Path(os.environ.get("EXPPORTRAIT_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 CHROMIUM = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -158,3 +163,31 @@ def browser():
         browser = playwright.chromium.launch(executable_path=chromium, headless=True, args=CHROMIUM)
         yield browser
         browser.close()
+
+
+@dataclasses.dataclass
+class Media:
+    """A portrait and a short clip in ComfyUI's input folder."""
+
+    portrait: str
+    portrait_size: tuple[int, int]
+    clip: str
+    size: tuple[int, int]
+    frames: int
+    fps: float
+
+
+@pytest.fixture(scope="session")
+def media(comfyui: Server, tmp_path_factory) -> Media:
+    """A painting and a real performer from the shared data, or the pack's own portrait and what the pack makes of it."""
+    portrait, clip = DATA / "portraits/s9.jpg", DATA / "clips/d19.mp4"
+    if not DATA.is_dir():
+        portrait, clip = PORTRAIT, tmp_path_factory.mktemp("clip") / "speaking.mp4"
+        assert main(["animate", "--source", str(portrait), "--driver", "preset:speaking", "--out", str(clip)]) == 0
+    shutil.copy(portrait, comfyui.base / "input/portrait.jpg")
+    picture, frames = Frames.open(portrait), Frames.open(clip)
+    images = next(frames.chunks(CLIP_FRAMES))
+    with VideoWriter(comfyui.base / "input/clip.mp4", frames.fps) as writer:
+        writer.write(images.permute(0, 2, 3, 1))
+    size = (frames.width, frames.height)
+    return Media("portrait.jpg", (picture.width, picture.height), "clip.mp4", size, len(images), frames.fps)

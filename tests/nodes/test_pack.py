@@ -35,6 +35,29 @@ def test_library_imports_without_comfyui(root, shipped_files):
     assert done.returncode == 0, done.stderr
 
 
+RASTERISE = """
+import importlib.util, sys
+name = sys.argv[1]  # ComfyUI names a pack's module by its path
+spec = importlib.util.spec_from_file_location(name, name + "/__init__.py", submodule_search_locations=[name])
+sys.modules[name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[name])
+Rasterizer = importlib.import_module(name + ".proxy.raster").Rasterizer
+import torch
+faces = torch.tensor([[0, 1, 2]])
+clip = torch.tensor([[[-1.0, -1, 0, 1], [3, -1, 0, 1], [-1, 3, 0, 1]]])
+rasterizer = Rasterizer(faces, 3, "warp")
+raster = rasterizer.rasterize(clip, (4, 4))
+assert (raster.ids == 1).all() and torch.allclose(rasterizer.interpolate(torch.ones(1, 3, 5), raster, clip), torch.ones(1, 4, 4, 5))
+"""
+
+
+def test_rasteriser_works_under_the_name_that_comfyui_gives(root, tmp_path):
+    link = tmp_path / "ComfyUI-ExpPortrait"
+    link.symlink_to(root, target_is_directory=True)
+    done = subprocess.run([sys.executable, "-c", RASTERISE, str(link)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_node_ids_are_prefixed(node_ids):
     assert all(name.startswith("ExpPortrait") for name in node_ids)
 
