@@ -18,10 +18,11 @@ from .inpaint import box_blur
 from .lighting import shade
 from .posing import Shot, Stage, camera_space, check_models, output_camera
 from .preview_flow import backward_flow
-from .preview_source import PreviewSource, soften
+from .preview_source import PreviewSource, seen_area
 from .warp2d import pixel_grid, sample_pixels
 
-SEEN = (0.35, 0.8)  # share of a point's present visibility that the photo must have had to be trusted: none .. fully
+SEEN = (0.15, 0.45)  # share of a point's present area that the photo must have shown to be trusted: not at all .. fully
+SEEN_FOLD = (0.45, 0.8)  # the same for lids, lips, eyes and mouth, which can be drawn instead
 RELIGHT = 0.5  # how far a turned surface follows the change of light
 RELIGHT_LIMITS = (0.75, 1.3)
 
@@ -72,46 +73,41 @@ def compose(known: PreviewSource, shot: Shot) -> Tensor:
     """Frames [t, 3, H, W] of the source in the pose of `shot`."""
     camera, raster = shot.stage.camera, shot.raster
     frames = len(shot.vertices)
-    visible = soften(shot.stage.model, shot.visibility)  # [t, V]
-    points, before, now, overlay, relit, light, skin, drive = shot.pixels(
+    points, then, now, overlay, relit, light, fold, drive = shot.pixels(
         known.vertices,
-        known.visible[..., None],
-        visible[..., None],
+        known.area[..., None],
+        seen_area(shot)[..., None],
         known.overlay[None, :, None],
         _relight(known, shot),
         _drawn_light(known, shot),
-        known.skin[None, :, None],
+        known.fold[None, :, None],
         known.drive[None, :, None],
     )
+    seen = torch.where(fold > 0.5, *(((then / now.clamp(min=1e-6)) - low) / (high - low) for low, high in (SEEN_FOLD, SEEN)))
+    seen = seen.clamp(0, 1)  # [P, 1]
     source_pixels = camera.project(points)  # [P, 2]
 
     grid = pixel_grid(camera.height, camera.width, points.device)
     here = grid.permute(0, 2, 3, 1).expand(frames, -1, -1, -1).reshape(-1, 2)[raster.pixels]
-    trust = drive * torch.minimum(before, now)
-    samples = raster.scatter(torch.cat([(source_pixels - here) * trust, trust], dim=-1)).permute(0, 3, 1, 2)
-    flow = backward_flow(known, shot, samples[:, :2], samples[:, 2:])  # [t, 2, H, W]
-
-    inside = box_blur(raster.mask[:, None].float(), known.feather)
-    inside = ((inside - 0.5) * 2).clamp(0, 1)
-    share = raster.scatter(overlay).permute(0, 3, 1, 2) * inside  # [t, 1, H, W]
-    mesh = raster.scatter(source_pixels - here).permute(0, 3, 1, 2)
+    moved = source_pixels - here
+    trust = drive * seen
+    carried = overlay * torch.maximum(seen, fold)
+    unseen = (1 - seen) * fold
+    drawn = (shot.texture(known.albedo) * light).clamp(0, 1)
+    flow_and_trust, mesh, share, relit, layer = (
+        raster.scatter(torch.cat([moved * trust, trust, moved, carried, relit, drawn * unseen, unseen], dim=-1))
+        .permute(0, 3, 1, 2)
+        .split([3, 2, 1, 3, 4], dim=1)
+    )
+    flow = backward_flow(known, shot, flow_and_trust[:, :2], flow_and_trust[:, 2:])  # [t, 2, H, W]
+    share = ((box_blur(box_blur(share, known.feather), known.feather) - 0.5) * 2).clamp(0, 1) * raster.mask[:, None]
     # Coordinates are blended, not colours: a seam then bends a little where two blended pictures would show twice.
     lookup = grid + flow + share * (mesh - flow)
-    warped = sample_pixels(known.photo, lookup, "bicubic").clamp(0, 1)
-    warped = warped * (1 + share * (raster.scatter(relit).permute(0, 3, 1, 2) - 1))
-
+    warped = sample_pixels(known.photo, lookup, "bicubic").clamp(0, 1) * (1 + share * (relit - 1))
     matte = torch.maximum(sample_pixels(known.matte, lookup), share)
     image = warped * matte + known.background * (1 - matte)
-
-    ratio = before / now.clamp(min=1e-4)
-    unseen = 1 - ((ratio - SEEN[0]) / (SEEN[1] - SEEN[0])).clamp(0, 1)
-    unseen = unseen * torch.where(skin > 0.5, overlay, torch.ones_like(overlay))
-    drawn = (shot.texture(known.albedo) * light).clamp(0, 1)
-    layer = raster.scatter(torch.cat([drawn * unseen, unseen], dim=-1))
-    layer = shot.stage.rasterizer.antialias(layer, raster, shot.clip).permute(0, 3, 1, 2)
-    inside = torch.where(raster.scatter(skin).permute(0, 3, 1, 2) > 0.5, inside, torch.ones_like(inside))
-    cover = layer[:, 3:].clamp(0, 1) * inside
-    return (image * (1 - cover) + layer[:, :3] * inside).clamp(0, 1)
+    layer = shot.stage.rasterizer.antialias(layer.permute(0, 2, 3, 1), raster, shot.clip).permute(0, 3, 1, 2)
+    return (image * (1 - layer[:, 3:].clamp(0, 1)) + layer[:, :3]).clamp(0, 1)
 
 
 def _relight(known: PreviewSource, shot: Shot) -> Tensor:
@@ -121,5 +117,6 @@ def _relight(known: PreviewSource, shot: Shot) -> Tensor:
 
 
 def _drawn_light(known: PreviewSource, shot: Shot) -> Tensor:
-    """Light [t, V, 3] on what is drawn from the texture."""
-    return shade(known.light, shot.normals).pow(known.texture_light) * known.interior[:, None]
+    """Light [t, V, 3] on what is drawn from the texture. In the mouth, where it comes from all sides, only its depth counts."""
+    inside = known.interior[:, None]
+    return torch.where(inside < 1, inside, shade(known.light, shot.normals).pow(known.texture_light))

@@ -13,13 +13,14 @@ from .head_proxy import HeadProxy
 from .inpaint import box_blur, dilate, pull_push
 from .landmarks import load_landmarker
 from .photo_light import skin_light
-from .posing import SourcePose, Stage, camera_space
+from .posing import Shot, SourcePose, Stage, camera_space
 from .render_interior import interior_light, part_vertices
 from .source_picture import frame_source
 from .texture import RELIGHT
 
 PERSON = 0.25  # segmentation above this belongs to the person
 RIM, FADE, FEATHER = 0.045, 0.045, 0.012  # in heights of the head: rim of background that moves along, its fade, the seam
+NECK_DRIVE, EAR_DRIVE, SKULL_DRIVE = 0.0006, 0.008, 0.003  # against 1 for the face
 GRID_SIDE = 128  # cells of the flow along the longer side
 
 
@@ -34,11 +35,11 @@ class PreviewSource:
     albedo: Tensor  # [3, h, w] texture
     vertices: Tensor  # [1, V, 3] camera space
     normals: Tensor  # [1, V, 3]
-    visible: Tensor  # [1, V] 0..1
+    area: Tensor  # [1, V] visible square pixels
     light: Tensor  # [9, 3]
     overlay: Tensor  # [V] 0..1 where the mesh itself carries the photo
     drive: Tensor  # [V] 0..1 how strongly the surface drives the flow around it
-    skin: Tensor  # [V] 1 on skin, 0 on eyes, teeth, tongue and gums
+    fold: Tensor  # [V] 0..1 what is drawn where the source did not show it: eyes, mouth, lids and lips
     interior: Tensor  # [V] light inside the mouth
     head: Tensor  # [V] 0..1 rigid skull, whose motion hair follows
     head_height: float  # pixels
@@ -71,11 +72,11 @@ class PreviewSource:
             albedo=proxy.albedo,
             vertices=shot.vertices,
             normals=shot.normals,
-            visible=soften(model, shot.visibility),
+            area=seen_area(shot),
             light=skin_light(photo, shot),
             overlay=_overlay(model),
             drive=_drive(model),
-            skin=part_vertices(model, "skin").float(),
+            fold=_fold(model),
             interior=interior_light(model),
             head=_head(model),
             head_height=height,
@@ -84,15 +85,20 @@ class PreviewSource:
         )
 
 
-def soften(model: HeadModel, visibility: Tensor) -> Tensor:
-    """Visibility [t, V] averaged over each vertex's triangles, so that its borders are as soft as a triangle is wide."""
-    sums = torch.zeros_like(visibility)
-    count = torch.zeros_like(visibility[:1])
-    per_face = visibility[:, model.faces].mean(-1)  # [t, F]
+def seen_area(shot: Shot) -> Tensor:
+    """Square pixels [t, V] of the visible triangles around each vertex.
+
+    Now against then, it says in one figure how much of a point the source showed: covered, turned away or folded up.
+    """
+    faces = shot.stage.faces
+    corners = shot.stage.camera.project(shot.vertices)[:, faces]  # [t, F, 3, 2]
+    first, second = corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
+    area = (first[..., 1] * second[..., 0] - first[..., 0] * second[..., 1]).clamp(min=0)  # y down: front faces turn left
+    area = area * shot.visibility[:, faces].mean(-1)
+    sums = torch.zeros_like(shot.visibility)
     for corner in range(3):
-        sums = sums.index_add(1, model.faces[:, corner], per_face)
-        count = count.index_add(1, model.faces[:, corner], torch.ones_like(per_face[:1]))
-    return sums / count.clamp(min=1)
+        sums = sums.index_add(1, faces[:, corner], area)
+    return sums
 
 
 def _overlay(model: HeadModel) -> Tensor:
@@ -101,9 +107,15 @@ def _overlay(model: HeadModel) -> Tensor:
     return torch.where(part_vertices(model, "skin"), mask, torch.ones_like(mask)).clamp(0, 1)
 
 
+def _fold(model: HeadModel) -> Tensor:
+    folded = torch.maximum(model.regions["lids"], model.regions["lips"])
+    return torch.where(part_vertices(model, "skin"), folded, torch.ones_like(folded)).clamp(0, 1)
+
+
 def _drive(model: HeadModel) -> Tensor:
-    """The face drives the flow around it; skull and neck lie under hair and clothes and only bend it softly."""
-    return _overlay(model).clamp(min=0.02)
+    """The face drives the flow around it; ears, skull and neck only bend it, the less the more hair or cloth covers them."""
+    weak = NECK_DRIVE + (EAR_DRIVE - NECK_DRIVE) * model.regions["ears"] + (SKULL_DRIVE - NECK_DRIVE) * model.regions["scalp"]
+    return torch.maximum(_overlay(model), weak)
 
 
 def _head(model: HeadModel) -> Tensor:

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from .head_model import PARTS, HeadModel
 
-REACH = 0.022  # metres behind the lips at which light has fallen to 1/e
+REACH = 0.02  # metres behind the lips at which light has fallen to 1/e
+OPEN = 0.009  # metres behind the lips that are still fully lit
+DARKEST = 0.12  # share of light at the back of the mouth
 INNER = ("upper_teeth", "lower_teeth", "gums", "tongue", "mouth")
 
 
@@ -17,8 +19,8 @@ def interior_light(model: HeadModel) -> Tensor:
     inner = part_vertices(model, *INNER)
     lips = points[model.regions["lips"] > 0.5, 2]
     front = lips.max() if len(lips) else points[inner, 2].max()
-    depth = (front - 0.006 - points[:, 2]).clamp(min=0)
-    return torch.where(inner, torch.exp(-depth / REACH), torch.ones_like(depth))
+    depth = (front - OPEN - points[:, 2]).clamp(min=0)
+    return torch.where(inner, DARKEST + (1 - DARKEST) * torch.exp(-depth / REACH), torch.ones_like(depth))
 
 
 def dense_template(model: HeadModel) -> Tensor:

@@ -33,6 +33,7 @@ LINES = (
 )
 IRISES = (((469, 470, 471, 472), (255, 200, 200)), ((474, 475, 476, 477), (200, 255, 200)))
 OVERSAMPLE = 3
+IRIS_POINTS = 2  # of the four on its rim that must be uncovered for an iris to be drawn
 LINE_WIDTH = 1 / 260  # of the picture's longer side
 FACING_AWAY = 0.0
 EYES = tuple(PARTS.index(name) for name in ("left_eye", "right_eye"))
@@ -78,7 +79,7 @@ def _draw(points: np.ndarray, facing: np.ndarray, on_eye: np.ndarray, size: tupl
             draw.line([tuple(points[i]) for i in run], fill=colour, width=width, joint="curve")
     for ring, colour in IRISES:
         shown = [i for i in ring if on_eye[i] and facing[i]]
-        if len(shown) * 2 > len(ring):
+        if len(shown) >= IRIS_POINTS:
             centre = points[list(ring)].mean(0)
             radius = max(width * 0.8, 0.45 * np.linalg.norm(points[list(ring)] - centre, axis=1).mean())
             draw.ellipse([*(centre - radius), *(centre + radius)], fill=colour)

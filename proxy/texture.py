@@ -16,15 +16,16 @@ from torch import Tensor
 from .head_model import HeadModel
 from .inpaint import pull_push
 from .lighting import shade
-from .photo_light import sample_at, skin_light
+from .photo_light import face_skin, sample_at, skin_light, vertex_colours
 from .posing import Shot
 from .raster import Rasterizer
-from .render_interior import dense_template, part_vertices
-from .tint import interior_albedo, measure_tint
+from .render_interior import dense_template, interior_light, part_vertices
+from .tint import MOUTH, interior_albedo, measure_tint
 
 RELIGHT = 0.6  # share of the fitted light that is taken out of the texture
 GAIN = (0.6, 1.7)  # limits of what taking the light out may do to a texel
 MIRROR_TRUST = 0.7
+DARK = (0.7, 0.9)  # luminance against the face's mean: surely no bare skin .. surely skin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +65,10 @@ def unwrap_albedo(photo: Tensor, shot: Shot, size: int) -> tuple[Tensor, Tensor]
     normals, seen, points = shot.normals[0], shot.visibility[0][:, None], shot.vertices[0]
     atlas = Atlas.of(shot, size)
     skin = part_vertices(model, "skin").float()[:, None]
-    attributes = [points, points[mirror], normals, normals[mirror], seen, seen[mirror], skin]
-    here, there, normal, mirror_normal, sight, mirror_sight, skin = atlas.pixels(*attributes)
+    plain = (face_skin(model) > 0.5).float()[:, None]
+    lids = model.regions["lids"][:, None]
+    attributes = [points, points[mirror], normals, normals[mirror], seen, seen[mirror], skin, plain, lids]
+    here, there, normal, mirror_normal, sight, mirror_sight, skin, plain, lids = atlas.pixels(*attributes)
     colour = _unlit(sample_at(photo, camera.project(here)), normal, light)
     mirrored = _unlit(sample_at(photo, camera.project(there)), mirror_normal, light)
     confidence = (sight * skin).square()
@@ -73,14 +76,38 @@ def unwrap_albedo(photo: Tensor, shot: Shot, size: int) -> tuple[Tensor, Tensor]
     total = confidence + second
     known = (confidence * colour + second * mirrored) / total.clamp(min=1e-6)
     filled = pull_push(atlas.image(known), atlas.image(total.clamp(max=1)))
+    # An open lid is folded up and dark with lashes: closed, it shows skin like that around it.
+    bare = pull_push(atlas.image(known), atlas.image(total.clamp(max=1) * plain.square() * _bright(known, total * plain)))
+    filled = filled + atlas.image(lids.clamp(0, 1)) * (bare - filled)
 
-    tint = measure_tint(photo, shot, light)
-    inside = atlas.pixels(interior_albedo(model, tint))[0]
+    inside = _inside(photo, shot, light, atlas)
     covered = atlas.image(torch.ones_like(skin))
     skin_image = atlas.image(skin)
-    texture = filled * skin_image + atlas.image(inside * (1 - skin))
+    texture = filled * skin_image + inside * (1 - skin_image)
     texture = pull_push(texture, (covered > 0).float())
     return texture[0].clamp(0, 1), atlas.image(confidence)[0]
+
+
+def _inside(photo: Tensor, shot: Shot, light: Tensor, atlas: Atlas) -> Tensor:
+    """Texture [1, 3, size, size] of eyes and mouth: the model's own colours in the photo's tint.
+
+    What an open mouth shows of its inside goes on top, and its difference to the tint spreads to what it hides.
+    """
+    model = shot.stage.model
+    albedo = interior_albedo(model, measure_tint(photo, shot, light))
+    dark = interior_light(model)[:, None]
+    shown = (vertex_colours(photo, shot) / dark).clamp(0, 1)
+    mouth = part_vertices(model, *(name for group in MOUTH for name in group)).float()
+    own, residual, weight, in_mouth = atlas.pixels(albedo, shown - albedo, (mouth * shot.visibility[0])[:, None], mouth[:, None])
+    weight = atlas.image(weight.square())
+    return atlas.image(own) + atlas.image(in_mouth) * pull_push(atlas.image(residual), weight)
+
+
+def _bright(colour: Tensor, weight: Tensor) -> Tensor:
+    """Weight [P, 1], 0 for texels [P, 3] much darker than the weighted mean: brows, lashes and hair on what should be skin."""
+    luminance = colour.mean(-1, keepdim=True)
+    usual = (luminance * weight).sum() / weight.sum().clamp(min=1e-6)
+    return ((luminance / usual.clamp(min=1e-3) - DARK[0]) / (DARK[1] - DARK[0])).clamp(0, 1)
 
 
 def mirror_vertices(model: HeadModel) -> Tensor:

@@ -7,52 +7,75 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from .head_model import HeadModel
+from .head_model import PARTS, HeadModel
 from .lighting import shade
 from .photo_light import face_skin, vertex_colours
 from .posing import Shot
-from .render_interior import part_vertices
+from .render_interior import interior_light, part_vertices
 from .render_regions import IRIS_ANGLE, eye_angle
 
 ENOUGH = 0.6  # mean visibility of a vertex that counts as seen
 FEW = 12  # vertices below which a colour is not measured
 PUPIL_ANGLE = 0.22
 LUMINANCE = (0.299, 0.587, 0.114)
-DEFAULT_SKIN = 0.55  # luminance of the skin's albedo that the model's own colours were made for
+USUAL_SKIN = (0.76, 0.57, 0.48)  # albedo of the skin that the model's own colours were made for
+HUE_LIMITS = (0.75, 1.25)
+WHITE, WHITE_LIMITS = 1.15, (0.75, 1.7)  # luminance of the white of the eye in that of the skin: usual, lowest and highest
+TEETH = 0.6  # luminance of measured teeth against expected ones below which they are none
+MOUTH = (("upper_teeth", "lower_teeth"), ("tongue",), ("gums",), ("mouth",))
 GAIN_LIMITS = (0.2, 1.35)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tint:
-    """Albedo of the white of the eye [3], of the left and right iris [2, 3] (NaN where unseen)."""
+    """Colours without light. NaN where the picture does not show the thing."""
 
-    white: Tensor
-    iris: Tensor
+    white: Tensor  # [3] of the eye
+    iris: Tensor  # [2, 3] left and right
+    mouth: Tensor  # [3] gain on the model's teeth, tongue, gums and mouth where the picture shows none of them
+    inner: Tensor  # [len(MOUTH), 3] gain on each of MOUTH's groups, measured where they are seen
 
 
 def measure_tint(photo: Tensor, shot: Shot, light: Tensor) -> Tint:
     """Measures a photo [1, 3, H, W] at the visible vertices of the source pose; light [9, 3] is taken out."""
     model = shot.stage.model
-    colours = vertex_colours(photo, shot) / shade(light, shot.normals[0])
+    inside = interior_light(model)[:, None]
+    colours = vertex_colours(photo, shot) / torch.where(inside < 1, torch.ones_like(inside), shade(light, shot.normals[0]))
     seen = shot.visibility[0] > ENOUGH
     luminance = colours.new_tensor(LUMINANCE)
     skin = face_skin(model) * seen
     skin_colour = (colours * skin[:, None]).sum(0) / skin.sum().clamp(min=1e-6)
-    skin_level = skin_colour @ luminance
-    grey = skin_level.clamp(min=0.05) / DEFAULT_SKIN * 0.8
-    # Unseen eyes: white under the same light as the skin, warmed a little by it.
-    white = grey * (0.7 + 0.3 * skin_colour / skin_level.clamp(min=1e-3))
+    level = (skin_colour @ luminance).clamp(min=0.05)
+    # The light's own colour: that of this skin against the skin that the model's colours were made for.
+    usual = colours.new_tensor(USUAL_SKIN)
+    hue = (skin_colour / level / (usual / (usual @ luminance))).clamp(*HUE_LIMITS)
     angle = eye_angle(model)
-    sclera = seen & (angle > IRIS_ANGLE * 1.25) & (angle < 1.3)
+    white = WHITE * level * hue
+    sclera = seen & _front_sclera(angle)
     if int(sclera.sum()) >= FEW:
-        found = colours[sclera]
-        level = found @ luminance
-        white = found[level >= level.quantile(0.5)].mean(0)
-        lowest, highest = 0.75 * skin_level, 1.7 * skin_level + 0.1
-        white = white * ((white @ luminance).clamp(lowest, highest) / (white @ luminance).clamp(min=1e-3))
+        found = colours[sclera] @ luminance
+        bright = colours[sclera][found >= found.quantile(0.5)].mean(0)
+        low, high = (limit * level for limit in WHITE_LIMITS)
+        white = bright * ((bright @ luminance).clamp(low, high) / (bright @ luminance).clamp(min=1e-3))
     iris = torch.stack([_iris_colour(model, name, colours, seen, angle) for name in ("left_eye", "right_eye")])
-    other = iris.flip(0)
-    return Tint(white, torch.where(iris.isnan(), other, iris))
+    default_white = model.part_colour[PARTS.index("left_eye")] @ luminance
+    mouth = ((white @ luminance) / default_white * hue).clamp(*GAIN_LIMITS)
+    expected = model.albedo * inside
+    inner = torch.stack([_gain(colours, expected, seen & part_vertices(model, *parts)) for parts in MOUTH])
+    # What is dark where teeth are expected is the mouth behind them.
+    inner[0] = torch.where((inner[0] @ luminance) > TEETH * (mouth @ luminance), inner[0], torch.nan)
+    return Tint(white, torch.where(iris.isnan(), iris.flip(0), iris), mouth, inner)
+
+
+def _gain(found: Tensor, expected: Tensor, chosen: Tensor) -> Tensor:
+    """Ratio [3] of the median colours of chosen vertices, NaN for few of them."""
+    if int(chosen.sum()) < FEW:
+        return torch.full((3,), torch.nan, dtype=found.dtype, device=found.device)
+    return found[chosen].median(0).values / expected[chosen].median(0).values.clamp(min=0.02)
+
+
+def _front_sclera(angle: Tensor) -> Tensor:
+    return (angle > IRIS_ANGLE * 1.2) & (angle < 1.0)
 
 
 def _iris_colour(model: HeadModel, name: str, colours: Tensor, seen: Tensor, angle: Tensor) -> Tensor:
@@ -64,19 +87,16 @@ def _iris_colour(model: HeadModel, name: str, colours: Tensor, seen: Tensor, ang
 
 def interior_albedo(model: HeadModel, tint: Tint) -> Tensor:
     """Albedo [V, 3] of the parts that are no skin; on skin the model's default."""
-    angle = eye_angle(model)
-    own = model.albedo
+    angle, albedo = eye_angle(model), model.albedo
     eyes = part_vertices(model, "left_eye", "right_eye")
-    sclera = eyes & (angle > IRIS_ANGLE * 1.25)
-    model_white = own[sclera].mean(0) if bool(sclera.any()) else own.new_full((3,), 0.85)
-    gain = (tint.white / model_white.clamp(min=0.05)).clamp(*GAIN_LIMITS)
-    albedo = own * gain
+    own_white = albedo[_front_sclera(angle)].mean(0).clamp(min=0.05)
+    albedo = torch.where(eyes[:, None], albedo * (tint.white / own_white), albedo)
     for side, name in enumerate(("left_eye", "right_eye")):
         iris = part_vertices(model, name) & (angle <= IRIS_ANGLE)
         ring = iris & (angle > PUPIL_ANGLE) & (angle < 0.85 * IRIS_ANGLE)
-        if bool(tint.iris[side].isnan().any()) or not bool(ring.any()):
-            continue
-        ratio = tint.iris[side] / albedo[ring].mean(0).clamp(min=0.02)
-        albedo = torch.where(iris[:, None], albedo * ratio, albedo)
+        if not bool(tint.iris[side].isnan().any()) and bool(ring.any()):
+            albedo = torch.where(iris[:, None], albedo * (tint.iris[side] / albedo[ring].mean(0).clamp(min=0.02)), albedo)
+    for gain, parts in zip(tint.inner, MOUTH):
+        gain = torch.where(gain.isnan(), tint.mouth, gain)
+        albedo = torch.where(part_vertices(model, *parts)[:, None], albedo * gain, albedo)
     return albedo.clamp(0, 1)
-
