@@ -40,7 +40,7 @@ def eyeball(name: str) -> Piece:
     return Piece(
         np.concatenate([inner, cornea]),
         np.concatenate([inner_faces, cornea_faces + len(inner)]),
-        np.concatenate([flat, 0.5 + 0.10 * cornea[:, :2]]),
+        np.concatenate([flat, 0.06 + 0.10 * cornea[:, :2]]),
         np.concatenate([ring_colour, np.full((len(cornea), 3), 0.9)]),
         np.array([name] * len(inner_faces) + ["cornea"] * len(cornea_faces)),
     )

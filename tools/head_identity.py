@@ -7,9 +7,10 @@ import numpy as np
 MODES = 120
 PAIR_NOISE = 0.10  # how much left and right differ, over their common deviation
 SIGMAS = (
-    ("gender", 0.80), ("ancestry-", 0.40), ("age-old", 0.20), ("age-child", 0.05), ("weight", 0.30), ("muscle", 0.25),
-    ("asym-", 0.06), ("head-", 0.10), ("neck-", 0.10), ("measure-neck", 0.10), ("chin-triangle", 0.10),
-    ("forehead-nubian", 0.10), ("", 0.25),
+    ("gender", 0.75), ("ancestry-", 0.40), ("age-old", 0.12), ("age-child", 0.05), ("weight", 0.30), ("muscle", 0.20),
+    ("asym-", 0.06), ("head-", 0.10), ("neck-", 0.08), ("measure-neck", 0.08), ("chin-triangle", 0.10),
+    ("forehead-nubian", 0.07), ("forehead-", 0.18), ("l-eye-", 0.15), ("eyebrows-", 0.16), ("mouth-", 0.20), ("nose-", 0.20),
+    ("l-ear-", 0.20), ("", 0.22),
 )  # fmt: skip
 
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+CLEARANCE = 0.0015  # metres that skin keeps off the eyeball, where it has as much at rest
+# Expressions that act on the lids together, besides each alone.
+TOGETHER = (
+    ("eyeSquint", "cheekSquint"), ("eyeSquint", "cheekSquint", "mouthSmile"), ("eyeSquint", "cheekSquint", "noseSneer"),
+    ("eyeBlink", "cheekSquint"), ("eyeBlink", "eyeSquint"), ("eyeBlink", "eyeSquint", "cheekSquint"),
+)  # fmt: skip
 JAW_OPEN = 0.37  # radians; the rotation nearest to the jawOpen target
 EYES = {"Left": (4, "helper-l-eye"), "Right": (5, "helper-r-eye")}
 
@@ -30,6 +36,28 @@ def split_expressions(
             turns[index, joint] = turn.as_rotvec()
             residual[index, ball] = 0
     return residual, turns
+
+
+def keep_off_eyeballs(
+    names: list[str], targets: np.ndarray, template: np.ndarray, skin: np.ndarray, balls: dict[str, tuple[np.ndarray, float]]
+) -> np.ndarray:
+    """Targets [E, C, 3] changed where they, alone or together, press skin [C] bool into an eyeball (centre, radius)."""
+    targets = targets.copy()
+    for side, (centre, radius) in balls.items():
+        rest = np.linalg.norm(template - centre, axis=1) - radius
+        near = np.nonzero(skin & (rest > 0) & (rest < 0.012) & (template[:, 2] > centre[2]))[0]
+        allowed = radius + np.minimum(0.8 * rest[near], CLEARANCE)
+        alone = [(name,) for name in names if name.endswith(side)]
+        together = [tuple(part + side for part in parts) for parts in TOGETHER]
+        for group in (alone + together) * 3:
+            rows = np.array([names.index(name) for name in group])
+            offset = template[near] + targets[rows][:, near].sum(0) - centre
+            distance = np.linalg.norm(offset, axis=1)
+            outward = offset / distance[:, None]
+            inward = np.clip(-(targets[rows][:, near] * outward).sum(2), 1e-7, None)  # [members, near]
+            missing = np.clip(allowed - distance, 0, None) * inward / inward.sum(0)
+            targets[np.ix_(rows, near)] += missing[..., None] * outward
+    return targets
 
 
 def _before_skinning(template: np.ndarray, target: np.ndarray, weight: np.ndarray, joint: np.ndarray, turn: np.ndarray) -> np.ndarray:

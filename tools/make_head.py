@@ -123,6 +123,11 @@ def build(source: Source) -> dict[str, np.ndarray]:
     control_names, full_controls = identity_controls(source)
     controls = np.stack([cut.combine @ c for c in full_controls])
     joints = source.vertices[cubes].mean(1)
+    skin = head_regions.on_island(cut, len(template), "face")
+    balls = {
+        side: head_eyes.fit_sphere(template[cut.anchors[group]]) for side, (_, group) in head_motion.EYES.items()
+    }
+    targets = head_motion.keep_off_eyeballs(expression_names, targets, template, skin, balls)
     residual, turns = head_motion.split_expressions(expression_names, targets, template, weights, joints, cut.anchors)
     masks = head_regions.regions(
         cut, template, dict(zip(control_names, controls, strict=True)), dict(zip(expression_names, targets, strict=True))
