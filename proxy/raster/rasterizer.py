@@ -130,7 +130,9 @@ class Rasterizer:
         A list needs a texture batch of 1. Raises ValueError if the batches do not fit.
         """
         if len(texture) != 1 and (uv.ndim == 2 or len(texture) != len(uv)):
-            raise ValueError(f"{len(texture)} textures do not fit uv of shape {tuple(uv.shape)}; give one texture or one per frame")
+            raise ValueError(
+                f"{len(texture)} textures do not fit uv of shape {tuple(uv.shape)}; give one texture or one per frame"
+            )
         grid = torch.stack([2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]], dim=-1).reshape(len(texture), 1, -1, 2)
         out = torch.nn.functional.grid_sample(texture, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return out[:, :, 0].transpose(1, 2).reshape(*uv.shape[:-1], texture.shape[1])
@@ -144,9 +146,7 @@ class Rasterizer:
         if colour.shape[:3] != raster.ids.shape:
             raise ValueError(f"colour {tuple(colour.shape)} does not fit a raster of shape {tuple(raster.ids.shape)}")
         device = clip.device
-        return antialias(
-            colour, raster.ids, raster.zw, clip, self._faces_on(device), self._edges_on(device), raster.cull
-        )
+        return antialias(colour, raster.ids, raster.zw, clip, self._faces_on(device), self._edges_on(device), raster.cull)
 
     def _interpolate(self, attributes, raster, clip, attribute_faces, dense):
         self._check_clip(clip)

@@ -118,9 +118,7 @@ def smallest_area(height: int, width: int) -> float:
     return 8e-3 / (height * width)
 
 
-def interpolate(
-    attributes: Tensor, clip: Tensor, ids: Tensor, pixels: Tensor, faces: Tensor, attribute_faces: Tensor
-) -> Tensor:
+def interpolate(attributes: Tensor, clip: Tensor, ids: Tensor, pixels: Tensor, faces: Tensor, attribute_faces: Tensor) -> Tensor:
     """Attributes [B or 1,A,C] at the covered pixels: [P,C], with gradient to attributes and clip."""
     height, width = ids.shape[1:]
     triangle = ids.reshape(-1)[pixels].long() - 1

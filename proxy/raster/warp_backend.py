@@ -61,7 +61,9 @@ def _launch(kernel: wp.Kernel, dim: int | tuple[int, int], inputs: list, device:
 def _array(tensor: Tensor, dtype: type) -> wp.array:
     """A flat view of a contiguous tensor; dtype may be a vector type that takes the last dimension."""
     tensor = tensor.detach()
-    return wp.from_torch(tensor.reshape(-1, tensor.shape[-1]) if wp.types.type_is_vector(dtype) else tensor.reshape(-1), dtype=dtype)
+    return wp.from_torch(
+        tensor.reshape(-1, tensor.shape[-1]) if wp.types.type_is_vector(dtype) else tensor.reshape(-1), dtype=dtype
+    )
 
 
 def triangle_ids(position: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int], cull: bool) -> Tensor:

@@ -8,7 +8,7 @@ from expportrait.proxy.camera import Camera
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-from bench_raster import harmonics, sphere  # noqa: E402
+from bench_raster import area_slope_error, harmonics, mask_fit_error, sphere  # noqa: F401
 
 
 def bumpy_head(levels: int, size: int, frames: int = 2, bumps: float = 0.08) -> tuple[Tensor, Tensor]:
@@ -16,7 +16,9 @@ def bumpy_head(levels: int, size: int, frames: int = 2, bumps: float = 0.08) -> 
     vertices, faces = sphere(levels)
     generator = torch.Generator().manual_seed(5)
     coefficients = bumps * torch.randn(frames, 16, generator=generator)
-    radius = 0.1 * (1 + coefficients @ harmonics(vertices).T + 0.08 * torch.sin(17 * vertices[:, 0]) * torch.cos(13 * vertices[:, 1]))
+    radius = 0.1 * (
+        1 + coefficients @ harmonics(vertices).T + 0.08 * torch.sin(17 * vertices[:, 0]) * torch.cos(13 * vertices[:, 1])
+    )
     points = radius[..., None] * vertices + torch.tensor([0.0, 0.0, -0.5])
     return Camera.centred(1.5 * size, size, size).clip(points), faces
 
