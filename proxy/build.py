@@ -12,7 +12,7 @@ from .head_model import HeadModel
 from .head_proxy import HeadProxy
 from .head_track import HeadTrack
 from .posing import MIN_SIDE, SourcePose, Stage, camera_space, check_models, output_camera
-from .source_picture import frame_source
+from .source_picture import frame_source, person_mask
 from .texture import unwrap_albedo
 
 WORK_SIDE = 2048  # longest side at which the source is read; a texture of 1024 texels holds no more
@@ -40,11 +40,13 @@ def build_proxy(
     frame: int = 0,
     neutral: Tensor | None = None,
     texture_size: int = 1024,
+    person: Tensor | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> HeadProxy:
     """Builds the proxy of the person in `source` [3, H, W] or [1, 3, H, W] (0..1), which is frame `frame` of `track`.
 
-    `neutral` [E] is the person's expression at rest (default: all zero); the texture has texture_size^2 texels. Runs on the
+    `neutral` [E] is the person's expression at rest (default: all zero); the texture has texture_size^2 texels; `person`
+    [H, W] is a mask 0..1 of the person (default: found by segmentation). Runs on the
     device of `model`. Raises ValueError if the picture is not the size of the track or too small, the frame is not in the
     track or has no face, or the track was made with another head model.
     """
@@ -69,9 +71,11 @@ def build_proxy(
     longest = max(track.width, track.height)
     shrink = min(1.0, WORK_SIDE / longest)
     camera = output_camera(proxy.camera, max(MIN_SIDE, round(track.width * shrink)), max(MIN_SIDE, round(track.height * shrink)))
-    photo = frame_source(source.to(device), proxy.camera, camera)
+    source = source.to(device).float()
+    photo = frame_source(source, proxy.camera, camera)
+    person = frame_source(person_mask(source, person), proxy.camera, camera)
     shot = Stage(model, camera).shot(camera_space(model, proxy.identity, SourcePose.of(proxy)))
-    albedo, confidence = unwrap_albedo(photo, shot, texture_size)
+    albedo, confidence = unwrap_albedo(photo, person, shot, texture_size)
     if progress is not None:
         progress(1, 1)
     return dataclasses.replace(proxy, albedo=albedo, albedo_confidence=confidence)

@@ -41,5 +41,5 @@ def vertex_colours(photo: Tensor, shot: Shot) -> Tensor:
 
 
 def sample_at(photo: Tensor, pixels: Tensor) -> Tensor:
-    """Photo [1, 3, H, W] at pixels [P, 2] -> [P, 3]."""
+    """Picture [1, C, H, W] at pixels [P, 2] -> [P, C]."""
     return sample_pixels(photo, pixels.mT[None, :, :, None])[0, :, :, 0].mT

@@ -11,11 +11,11 @@ from torch import Tensor
 from .head_model import HeadModel
 from .head_proxy import HeadProxy
 from .inpaint import box_blur, dilate, pull_push
-from .landmarks import load_landmarker
 from .photo_light import skin_light
 from .posing import Shot, SourcePose, Stage, camera_space
 from .render_interior import interior_light, part_vertices
-from .source_picture import frame_source
+from .render_regions import eye_surround
+from .source_picture import frame_source, person_mask
 from .texture import RELIGHT
 
 PERSON = 0.25  # segmentation above this belongs to the person
@@ -53,9 +53,7 @@ class PreviewSource:
         source = source.to(model.template.device).float()
         photo = frame_source(source, proxy.camera, camera)
         shot = stage.shot(camera_space(model, proxy.identity, SourcePose.of(proxy)))
-        if person is None:
-            person = load_landmarker(source.device).segment(source[None])[0]
-        person = frame_source(person.to(source).expand(3, -1, -1), proxy.camera, camera)[:, :1]
+        person = frame_source(person_mask(source, person), proxy.camera, camera)
         person = torch.maximum((person > PERSON).float(), shot.raster.mask[:, None].float())
 
         rows = camera.project(shot.vertices[0])[_head(model) > 0.5, 1]
@@ -108,7 +106,7 @@ def _overlay(model: HeadModel) -> Tensor:
 
 
 def _fold(model: HeadModel) -> Tensor:
-    folded = torch.maximum(model.regions["lids"], model.regions["lips"])
+    folded = torch.maximum(eye_surround(model), model.regions["lips"])
     return torch.where(part_vertices(model, "skin"), folded, torch.ones_like(folded)).clamp(0, 1)
 
 

@@ -27,6 +27,7 @@ REGION_COLOURS = {
     "iris": (30, 60, 230),
 }
 IRIS_ANGLE = 0.48  # radians from the eye's axis: 5.9 mm of iris on a 12.5 mm ball
+SURROUND = (1.3, 1.75)  # radii of the eyeball from its centre: lid for sure .. no lid any more
 HARD = ("mouth", "gums", "tongue", "teeth", "eyes", "iris")  # whole parts, not soft masks on the skin
 
 
@@ -54,3 +55,16 @@ def eye_angle(model: HeadModel) -> Tensor:
         direction = torch.nn.functional.normalize(points - model.joint_template[JOINTS.index(name)], dim=-1)
         angle = torch.where(part_vertices(model, name), direction[:, 2].clamp(-1, 1).acos(), angle)
     return angle
+
+
+def eye_surround(model: HeadModel) -> Tensor:
+    """Soft mask [V] of the skin around each eyeball: lids and what folds when they open."""
+    points = dense_template(model)
+    mask = torch.zeros_like(points[:, 0])
+    for name in ("left_eye", "right_eye"):
+        centre = model.joint_template[JOINTS.index(name)]
+        ball = part_vertices(model, name)
+        radius = (points[ball] - centre).norm(dim=-1).median()
+        distance = (points - centre).norm(dim=-1) / radius
+        mask = torch.maximum(mask, ((SURROUND[1] - distance) / (SURROUND[1] - SURROUND[0])).clamp(0, 1))
+    return mask * part_vertices(model, "skin")

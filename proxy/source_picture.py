@@ -6,11 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .camera import Camera
+from .landmarks import load_landmarker
 from .warp2d import pixel_grid, sample_pixels
 
 
 def frame_source(source: Tensor, camera: Camera, output: Camera) -> Tensor:
-    """Source [3, H, W] of `camera` resampled to `output`, a viewport of it: [1, 3, H', W'], its border repeated outside.
+    """Source [C, H, W] of `camera` resampled to `output`, a viewport of it: [1, C, H', W'], its border repeated outside.
 
     Where the two cameras agree the picture comes back untouched; where the output is smaller it is filtered first.
     """
@@ -28,3 +29,15 @@ def frame_source(source: Tensor, camera: Camera, output: Camera) -> Tensor:
     pixels[:, 0], pixels[:, 1] = x * ratio_x, y * ratio_y
     mode = "bicubic" if scale > 1 else "bilinear"
     return sample_pixels(picture, pixels, mode).clamp(0, 1)
+
+
+def person_mask(source: Tensor, person: Tensor | None = None) -> Tensor:
+    """Mask [1, H, W] of the person in source [3, H, W]: the one given as [H, W], or found by segmentation.
+
+    Raises ValueError if the given mask is not of the picture's size.
+    """
+    if person is None:
+        return load_landmarker(source.device).segment(source[None])
+    if person.shape != source.shape[1:]:
+        raise ValueError(f"the person mask has shape {list(person.shape)}; expected {list(source.shape[1:])}, that of the picture")
+    return person[None].to(source)

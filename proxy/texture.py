@@ -20,11 +20,14 @@ from .photo_light import face_skin, sample_at, skin_light, vertex_colours
 from .posing import Shot
 from .raster import Rasterizer
 from .render_interior import dense_template, interior_light, part_vertices
-from .tint import MOUTH, interior_albedo, measure_tint
+from .render_regions import eye_surround
+from .tint import interior_albedo, measure_tint
 
 RELIGHT = 0.6  # share of the fitted light that is taken out of the texture
 GAIN = (0.6, 1.7)  # limits of what taking the light out may do to a texel
+SOFT_PARTS = ("tongue", "gums", "mouth")
 MIRROR_TRUST = 0.7
+PERSON = (0.3, 0.8)  # segmentation: surely background .. surely the person
 DARK = (0.7, 0.9)  # luminance against the face's mean: surely no bare skin .. surely skin
 
 
@@ -57,8 +60,11 @@ class Atlas:
         return self.raster.scatter(values).permute(0, 3, 1, 2)
 
 
-def unwrap_albedo(photo: Tensor, shot: Shot, size: int) -> tuple[Tensor, Tensor]:
-    """Albedo [3, size, size] and its confidence [1, size, size] from a photo [1, 3, H, W] and the source pose drawn over it."""
+def unwrap_albedo(photo: Tensor, person: Tensor, shot: Shot, size: int) -> tuple[Tensor, Tensor]:
+    """Albedo [3, size, size] and its confidence [1, size, size] from a photo [1, 3, H, W].
+
+    `person` [1, 1, H, W] masks the person in it, `shot` is the source pose drawn over it.
+    """
     model, camera = shot.stage.model, shot.stage.camera
     light = skin_light(photo, shot)
     mirror = mirror_vertices(model)
@@ -66,7 +72,9 @@ def unwrap_albedo(photo: Tensor, shot: Shot, size: int) -> tuple[Tensor, Tensor]
     atlas = Atlas.of(shot, size)
     skin = part_vertices(model, "skin").float()[:, None]
     plain = (face_skin(model) > 0.5).float()[:, None]
-    lids = model.regions["lids"][:, None]
+    lids = eye_surround(model)[:, None]
+    on_person = ((sample_at(person, camera.project(points)) - PERSON[0]) / (PERSON[1] - PERSON[0])).clamp(0, 1)
+    seen = seen * on_person
     attributes = [points, points[mirror], normals, normals[mirror], seen, seen[mirror], skin, plain, lids]
     here, there, normal, mirror_normal, sight, mirror_sight, skin, plain, lids = atlas.pixels(*attributes)
     colour = _unlit(sample_at(photo, camera.project(here)), normal, light)
@@ -97,7 +105,7 @@ def _inside(photo: Tensor, shot: Shot, light: Tensor, atlas: Atlas) -> Tensor:
     albedo = interior_albedo(model, measure_tint(photo, shot, light))
     dark = interior_light(model)[:, None]
     shown = (vertex_colours(photo, shot) / dark).clamp(0, 1)
-    mouth = part_vertices(model, *(name for group in MOUTH for name in group)).float()
+    mouth = part_vertices(model, *SOFT_PARTS).float()
     own, residual, weight, in_mouth = atlas.pixels(albedo, shown - albedo, (mouth * shot.visibility[0])[:, None], mouth[:, None])
     weight = atlas.image(weight.square())
     return atlas.image(own) + atlas.image(in_mouth) * pull_push(atlas.image(residual), weight)
