@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sparse
 import torch
 
-from .head_model import JOINTS, PARTS, HeadModel
+from .calibrate import landmarks_path
+from .head_asset import read_landmarks
+from .head_model import JOINTS, PARTS, HeadModel, LandmarkTable
 from .mesh import vertex_normals
 from .mesh_cut import Cut, cut_mesh
 from .smplx_archive import open_with_smplx, read_smplx_arrays
@@ -32,13 +36,16 @@ def load_smplx(path: str | os.PathLike) -> HeadModel:
     middle of each edge. Poses agree with `smplx`'s own forward to 1e-5 m. Region masks and the default colours are
     computed, hence approximate; teeth, tongue and mouth cavity do not exist.
 
+    A landmark table that a calibration of this very model left beside the file is loaded with it.
+
     Raises FileNotFoundError, ValueError for a damaged or wrong file (see `read_smplx_arrays`), ImportError without the
     package.
     """
     arrays = read_smplx_arrays(path)
     with torch.inference_mode(False), torch.no_grad():
         body = {name: buffer.numpy() for name, buffer in open_with_smplx(arrays).named_buffers()}
-        return _cut_model(_model_id(path, arrays), body, arrays.get("vt"), arrays.get("ft"))
+        model = _cut_model(_model_id(path, arrays), body, arrays.get("vt"), arrays.get("ft"))
+        return dataclasses.replace(model, landmarks=landmarks_beside(path, model))
 
 
 def _cut_model(model_id: str, body: dict[str, np.ndarray], vt: np.ndarray | None, ft: np.ndarray | None) -> HeadModel:
@@ -92,6 +99,26 @@ def _cut_model(model_id: str, body: dict[str, np.ndarray], vt: np.ndarray | None
         albedo=_tensor(albedo),
         landmarks=None,
     )
+
+
+def landmarks_beside(path: str | os.PathLike, model: HeadModel) -> LandmarkTable | None:
+    """Landmark table that a calibration left beside the file; None if there is none or it was made for other content.
+
+    Raises ValueError if it is damaged.
+    """
+    sidecar = landmarks_path(path)
+    if not sidecar.is_file():
+        return None
+    try:
+        with np.load(sidecar, allow_pickle=False) as file:
+            if str(file["model_id"]) != model.model_id:
+                return None
+        table = read_landmarks(sidecar)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        raise ValueError(f"{sidecar} is no readable landmark table; delete it, and it will be made anew") from None
+    if table.triangle.max() >= len(model.faces):
+        raise ValueError(f"{sidecar} does not fit the model; delete it, and it will be made anew")
+    return table
 
 
 def _model_id(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> str:

@@ -1,15 +1,18 @@
 import dataclasses
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import smplx
 import torch
 
-from expportrait.proxy.head_model import JOINTS, PARTS, REGIONS, load_head_model
+from expportrait.proxy import calibrated_head
+from expportrait.proxy.calibrate import landmarks_path
+from expportrait.proxy.head_model import JOINTS, PARTS, REGIONS, LandmarkTable, load_head_model
 from expportrait.proxy.smplx_archive import open_with_smplx, read_smplx_arrays
-from expportrait.proxy.smplx_model import load_smplx
+from expportrait.proxy.smplx_model import landmarks_beside, load_smplx
 
 from .smplx_file import EYE_RADIUS, LEFT_EYE, smplx_arrays, write_smplx_file
 
@@ -182,11 +185,6 @@ def test_file_with_texture_coordinates_and_more_vertices(tmp_path, head):
     assert 0.6 - 1e-5 <= u.min() and u.max() <= 0.8 + 1e-5  # in the file, each piece has its own fifth
 
 
-def test_model_id_is_of_the_content(tmp_path, head, body_file):
-    (tmp_path / "SMPLX_MALE.npz").hardlink_to(body_file)
-    assert load_smplx(tmp_path / "SMPLX_MALE.npz").model_id == head.model_id.replace("neutral", "male")
-
-
 def test_first_loaded_in_inference_mode(body_file):
     with torch.inference_mode():
         head = load_head_model(str(body_file))
@@ -196,6 +194,31 @@ def test_first_loaded_in_inference_mode(body_file):
     again = head.forward(identity, torch.zeros(1, 100), joints)
     again.square().sum().backward()
     assert torch.equal(again.detach(), posed) and identity.grad.abs().sum() > 0 and joints.grad.abs().sum() > 0
+
+
+def test_landmark_table_beside_the_file(tmp_path, head, body_file, monkeypatch):
+    path = str(tmp_path / "SMPLX_MALE.npz")
+    Path(path).hardlink_to(body_file)
+    model_id = head.model_id.replace("neutral", "male")  # the same content under another name
+    table = LandmarkTable(torch.arange(478) * 3, torch.full((478, 3), 1 / 3), torch.linspace(0, 1, 478))
+    made = []
+
+    def calibrate(model, landmarker, renders, progress):
+        made.append((model.model_id, renders))
+        return table
+
+    # A real calibration takes minutes (tests of its own); here it is about where its result goes.
+    monkeypatch.setattr(calibrated_head, "calibrate_landmarks", calibrate)
+    first = calibrated_head.load_calibrated_head(path, None, renders=3)
+    second = calibrated_head.load_calibrated_head(path, None)
+    assert made == [(model_id, 3)] and sorted(os.listdir(tmp_path)) == [Path(path).name, landmarks_path(path).name]
+    for model in (first, second, load_head_model(path)):
+        for name in ("triangle", "barycentric", "weight"):
+            assert torch.equal(getattr(model.landmarks, name), getattr(table, name))
+    assert landmarks_beside(path, head) is None  # made for another model
+    landmarks_path(path).write_text("no table")
+    with pytest.raises(ValueError, match="landmarks.npz is no readable landmark table; delete it"):
+        landmarks_beside(path, head)
 
 
 def check_sentence(error, path, *words):
