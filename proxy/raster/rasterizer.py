@@ -40,7 +40,7 @@ class Raster:
     def scatter(self, values: Tensor, empty: float = 0.0) -> Tensor:
         """Values [P,C] of the covered pixels as an image [B,H,W,C], `empty` elsewhere; differentiable."""
         image = values.new_full((self.ids.numel(), values.shape[-1]), empty)
-        return image.index_copy(0, self.pixels, values).view(*self.ids.shape, -1)
+        return image.index_copy(0, self.pixels, values).view(*self.ids.shape, values.shape[-1])
 
 
 class Rasterizer:
@@ -92,10 +92,19 @@ class Rasterizer:
             raise ValueError(f"cannot rasterise an image of {width} x {height} pixels; both sides must be at least 1")
         with torch.inference_mode(False), torch.no_grad():
             position, depth = snap(clip.detach(), (height, width))
-            backend = self._backend(clip.device)
-            packed = backend.triangle_ids(position, depth, self._faces_on(clip.device), (height, width), cull)
+            backend, faces = self._backend(clip.device), self._faces_on(clip.device)
+            ids = torch.empty((len(clip), height, width), dtype=torch.int32, device=clip.device)
+            zw = torch.empty(ids.shape, device=clip.device)
+            together = 1 if clip.device.type == "cpu" else max(len(clip), 1)  # a single frame's buffer stays in the cache
+            packed = torch.empty((together, height, width), dtype=torch.int64, device=clip.device)
             words = packed.view(torch.int32).view(*packed.shape, 2)  # little endian: triangle, depth
-            return Raster(words[..., 0].contiguous(), words[..., 1].float().mul_(2.0**-30).sub_(1.0), cull)
+            for frame in range(0, len(clip), together):
+                frames = slice(frame, frame + together)
+                packed.fill_(torch_backend.EMPTY)
+                backend.draw(position[frames], depth[frames], faces, cull, packed)
+                ids[frames] = words[..., 0]
+                torch.mul(words[..., 1], 1 / torch_backend.DEPTH_STEPS, out=zw[frames])
+            return Raster(ids, zw.sub_(1.0), cull)
 
     def interpolate(self, attributes: Tensor, raster: Raster, clip: Tensor, attribute_faces: Tensor | None = None) -> Tensor:
         """Perspective-correct attributes as an image [B,H,W,C], zero where empty; gradients to attributes and clip x, y, w.

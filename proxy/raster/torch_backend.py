@@ -12,25 +12,23 @@ EMPTY = (2**31 - 1) << 32  # farther than any depth, triangle number 0
 FRAGMENTS = 1 << 21  # pixels tested at once
 
 
-def triangle_ids(position: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int], cull: bool) -> Tensor:
-    """Nearest triangle per pixel.
+def draw(position: Tensor, depth: Tensor, faces: Tensor, cull: bool, packed: Tensor) -> None:
+    """Draws triangles into packed [B,H,W], in place.
 
-    position [B,V,2] int32 and depth [B,V] from projection.snap; faces [F,3]. Returns int64 [B,H,W]: depth in the upper and
-    triangle number + 1 in the lower 32 bits (0 = empty), so that the smallest value is the nearest, then the lowest triangle.
+    position [B,V,2] int32 and depth [B,V] from projection.snap; faces [F,3]. packed int64 holds the depth in the upper and
+    triangle number + 1 in the lower 32 bits, so that the smallest value is the nearest, then the lowest triangle; begin with EMPTY.
     """
-    batch, (height, width) = len(position), size
-    packed = torch.full((batch, height * width), EMPTY, dtype=torch.int64, device=position.device)
+    height, width = size = packed.shape[1:]
     faces = faces.long()
-    for frame in range(batch):
+    for frame, image in enumerate(packed.view(-1, height * width)):
         setup = _setup(position[frame].long()[faces], depth[frame][faces], size, cull)
         ends = (setup["columns"] * setup["rows"]).cumsum(0)
         first = 0
         while first < len(ends):  # as many triangles at once as fit, at least one
             done = int(ends[first - 1]) if first else 0
             last = max(int(torch.searchsorted(ends, done + FRAGMENTS)), first + 1)
-            _draw({name: value[first:last] for name, value in setup.items()}, packed[frame], width)
+            _draw_boxes({name: value[first:last] for name, value in setup.items()}, image, width)
             first = last
-    return packed.view(batch, height, width)
 
 
 def _setup(corners: Tensor, depth: Tensor, size: tuple[int, int], cull: bool) -> dict[str, Tensor]:
@@ -66,7 +64,7 @@ def _setup(corners: Tensor, depth: Tensor, size: tuple[int, int], cull: bool) ->
     }
 
 
-def _draw(triangles: dict[str, Tensor], packed: Tensor, width: int) -> None:
+def _draw_boxes(triangles: dict[str, Tensor], packed: Tensor, width: int) -> None:
     """Tests every pixel of every box and keeps the nearest fragment; packed [H*W] is changed in place."""
     count = triangles["columns"] * triangles["rows"]
     owner = torch.repeat_interleave(count)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import warp_kernels as kernels
-from .torch_backend import EMPTY, smallest_area
+from .torch_backend import smallest_area
 
 DEVICES = ("cpu", "cuda")
 _compiled: set[tuple[wp.Kernel, str]] = set()
@@ -66,14 +66,12 @@ def _array(tensor: Tensor, dtype: type) -> wp.array:
     )
 
 
-def triangle_ids(position: Tensor, depth: Tensor, faces: Tensor, size: tuple[int, int], cull: bool) -> Tensor:
-    """As torch_backend.triangle_ids."""
-    batch, vertices = depth.shape
-    packed = torch.full((batch, *size), EMPTY, dtype=torch.int64, device=position.device)
+def draw(position: Tensor, depth: Tensor, faces: Tensor, cull: bool, packed: Tensor) -> None:
+    """As torch_backend.draw."""
+    frames, height, width = packed.shape
     inputs = [_array(position.contiguous(), wp.vec2i), _array(depth.contiguous(), wp.float32), _array(faces, wp.vec3i)]
-    inputs += [vertices, *size, cull, _array(packed, wp.int64)]
-    _launch(kernels.draw, (batch, len(faces)), inputs, position.device)
-    return packed
+    inputs += [depth.shape[1], height, width, cull, _array(packed, wp.int64)]
+    _launch(kernels.draw, (frames, len(faces)), inputs, position.device)
 
 
 class _Interpolate(torch.autograd.Function):

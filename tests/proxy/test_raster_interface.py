@@ -58,6 +58,29 @@ def test_inside_inference_mode(backend):
     assert torch.equal(image, wanted) and (points.grad != 0).any()
 
 
+def test_torch_takes_over_where_warp_is_missing(monkeypatch):
+    import expportrait.proxy.raster as package
+
+    monkeypatch.setitem(sys.modules, "warp", None)
+    for module in ("warp_backend", "warp_kernels"):
+        monkeypatch.delitem(sys.modules, f"{package.__name__}.{module}", raising=False)
+        monkeypatch.delattr(package, module, raising=False)
+    clip, faces = bumpy_head(2, 32)
+    with pytest.raises(ValueError, match="needs the package warp-lang"):
+        Rasterizer(faces, clip.shape[1], "warp")
+    wanted = Rasterizer(faces, clip.shape[1], "torch").rasterize(clip, (32, 32)).ids
+    assert torch.equal(Rasterizer(faces, clip.shape[1]).rasterize(clip, (32, 32)).ids, wanted)
+
+
+@pytest.mark.parametrize("backend", ("warp", "torch"))
+def test_no_frames(backend):
+    clip, faces = bumpy_head(2, 32)
+    rasterizer = Rasterizer(faces, clip.shape[1], backend)
+    raster = rasterizer.rasterize(clip[:0], (32, 32))
+    image = rasterizer.interpolate(torch.rand(1, clip.shape[1], 3), raster, clip[:0])
+    assert rasterizer.antialias(image, raster, clip[:0]).shape == (0, 32, 32, 3)
+
+
 def test_exchange_format():
     clip, faces = bumpy_head(3, 32)
     rasterizer = Rasterizer(faces, clip.shape[1])
