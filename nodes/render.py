@@ -89,7 +89,7 @@ class PortraitPreview(io.ComfyNode):
         cls, source_image: Tensor, head_proxy: BuiltProxy, head_motion: HeadMotion, width: int = 0, height: int = 0
     ) -> io.NodeOutput:
         device = compute_device()
-        source = Frames.from_images(source_image).first().to(device)
+        source = Frames.from_images(source_image).frame(0).to(device)
         proxy, motion, model = head_proxy.proxy.to(device), head_motion.to(device), head_proxy.model.to(device)
         size = (width or None, height or None)
         return io.NodeOutput(gather(render_preview(source, proxy, motion, model, size=size), len(motion)))

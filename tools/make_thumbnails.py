@@ -1,0 +1,40 @@
+"""Writes the thumbnails of workflows/: what each of them makes of the pack's own portrait and a preset motion.
+
+    python tools/make_thumbnails.py
+"""
+
+from pathlib import Path
+
+import torch
+
+from expportrait.cli import PORTRAIT
+from expportrait.proxy.build import build_proxy
+from expportrait.proxy.fit import fit_frames
+from expportrait.proxy.frames import Frames, write_image
+from expportrait.proxy.head_model import load_head_model
+from expportrait.proxy.landmarks import load_landmarker
+from expportrait.proxy.preview import render_preview
+from expportrait.proxy.render import render_maps
+from expportrait.proxy.sheet import contact_sheet
+from expportrait.transfer.neutral import rest_of
+from expportrait.transfer.presets import load_preset
+from expportrait.transfer.transfer import transfer_motion
+
+FOLDER = Path(__file__).resolve().parents[1] / "workflows"
+SECONDS = (1.2, 2.04)  # of the preset "expressions": a laugh, a surprise
+
+if __name__ == "__main__":
+    frames, model = Frames.open(PORTRAIT), load_head_model()
+    source = frames.frame(0)
+    track = fit_frames(frames, model, load_landmarker("cpu"))
+    proxy = build_proxy(source, track, model, 0, rest_of(track, model).expression)
+    preset, rest = load_preset("expressions", model)
+    motion = transfer_motion(proxy, preset, model, rest=rest).select([round(s * preset.fps) for s in SECONDS])
+    maps = next(render_maps(proxy, motion, model, ("normals", "depth")))
+    preview = torch.cat(list(render_preview(source, proxy, motion, model)))
+    portrait = source.permute(1, 2, 0)
+    for name, rows in {
+        "portrait_and_clip_to_preview": [[portrait, preview[0], preview[1]], [maps["depth"][0], maps["normals"][0], maps["normals"][1]]],
+        "wan_vace_from_maps": [[portrait, maps["depth"][0]], [maps["depth"][1], maps["normals"][1]]],
+    }.items():
+        write_image(FOLDER / f"{name}.jpg", contact_sheet(rows))
