@@ -6,6 +6,8 @@ anchor) and a score before the sigmoid. Weights: `proxy/assets/README.md`.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ class ShortRange(nn.Module):
         self.near = nn.Sequential(
             SameConv2d(3, 24, 5, 2),
             nn.ReLU(inplace=True),
-            *(BlazeBlock(a, b, 2 if a in strided else 1) for a, b in zip(widths, widths[1:], strict=False)),
+            *(BlazeBlock(a, b, 2 if a in strided else 1) for a, b in pairwise(widths)),
         )
         self.far = nn.Sequential(BlazeBlock(88, 96, 2), *(BlazeBlock(96, 96) for _ in range(4)))
         self.near_scores, self.far_scores = pointwise(88, 2), pointwise(96, 6)

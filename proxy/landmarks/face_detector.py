@@ -46,15 +46,13 @@ def detect_in(net: ShortRange | FullRange, images: Tensor, views: Tensor, thresh
     frame = torch.arange(count, device=images.device).repeat_interleave(len(views))
     raw, logits = net(cut(images, regions, size, frame, padding="zeros") * 2 - 1)
     scores = logits.clamp(-100, 100).sigmoid()
-    found: list[list[Tensor]] = [[] for _ in range(count)]
-    for view, anchor in (scores >= threshold).nonzero().tolist():
-        values = raw[view, anchor].reshape(VALUES // 2, 2)
-        offset = net.anchors[anchor] * size
-        points = to_image(torch.cat([values[:1], values[2:]])[None] + offset, regions[view : view + 1], size)[0]  # centre, key points
-        extent = values[1] * (regions[view, 2] / size)
-        row = torch.cat([points[0] - extent / 2, extent, points[1:].reshape(-1), scores[view, anchor, None]])
-        found[int(frame[view])].append(row)
-    return [merge(torch.stack(rows) if rows else images.new_zeros(0, VALUES + 1)) for rows in found]
+    view, anchor = (scores >= threshold).nonzero(as_tuple=True)
+    values = raw[view, anchor].reshape(-1, VALUES // 2, 2)  # centre, extent, six key points
+    points = torch.cat([values[:, :1], values[:, 2:]], 1) + net.anchors[anchor, None] * size
+    points = to_image(points, regions[view], size)
+    extent = values[:, 1] * (regions[view, 2:3] / size)
+    rows = torch.cat([points[:, 0] - extent / 2, extent, points[:, 1:].flatten(1), scores[view, anchor, None]], 1)
+    return [merge(rows[frame[view] == i]) for i in range(count)]
 
 
 def merge(rows: Tensor) -> Detections:
@@ -98,11 +96,7 @@ def thorough_views(width: int, height: int) -> Tensor:
     side = max(width, height)
     views = [whole + torch.tensor([0, 0, 0, turn * torch.pi / 4]) for turn in range(1, 8)]
     views.append(whole * torch.tensor([1, 1, 1.6, 1]))  # a face that fills the picture, seen from further away
-    views += [
-        torch.tensor([[x, y, side / 2, 0.0]])
-        for y in _centres(height, side / 2)
-        for x in _centres(width, side / 2)
-    ]
+    views += [torch.tensor([[x, y, side / 2, 0.0]]) for y in _centres(height, side / 2) for x in _centres(width, side / 2)]
     return torch.cat(views)
 
 

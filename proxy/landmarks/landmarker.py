@@ -45,6 +45,8 @@ class Landmarker:
     @torch.no_grad()
     def mesh_in(self, images: Tensor, regions: Tensor, frame: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Points [M, 478, 3] in pixels of images [N, 3, H, W] within regions [M, 4], and their scores [M]."""
+        images = images.to(self.device)
+        regions = regions.to(self.device)
         points, score = self.mesh(cut(images, regions, CROP, frame))
         return to_image(points, regions, CROP), score
 

@@ -76,7 +76,7 @@ def track(
 
     points, score, start = [], [], 0
     for chunk in frames.chunks(CHUNK):
-        found, sure = landmarker.mesh_in(chunk.to(landmarker.device), regions[start : start + len(chunk)])
+        found, sure = landmarker.mesh_in(chunk, regions[start : start + len(chunk)])
         points.append(found.cpu())
         score.append(sure.cpu())
         start += len(chunk)
@@ -129,7 +129,7 @@ def _checked(landmarker: Landmarker, images: Tensor, found: list[Detections]) ->
     """
     found = [Detections(f.boxes[:MOST_FACES], f.keypoints[:MOST_FACES], f.score[:MOST_FACES]) for f in found]
     regions = torch.cat([f.regions() for f in found])
-    frame = torch.arange(len(images), device=images.device).repeat_interleave(torch.tensor([len(f) for f in found], device=images.device))
+    frame = torch.tensor([i for i, f in enumerate(found) for _ in range(len(f))], dtype=torch.long, device=images.device)
     if len(regions):
         sure = torch.cat([f.score for f in found]) >= SURE
         points, first = landmarker.mesh_in(images, regions, frame)
@@ -193,7 +193,7 @@ def smooth_regions(regions: Tensor, found: Tensor, fps: float) -> Tensor:
         inside = (at >= 0) & (at < len(tracks))
         near = tracks[at.clamp(0, len(tracks) - 1)]
         apart = (near[:, :2] - tracks[:, :2]).norm(dim=-1) / tracks[:, 2].exp()
-        weight = torch.exp(torch.tensor(-0.5 * (shift / max(sigma, 1e-6)) ** 2)) * torch.exp(-((apart / SAME_PLACE) ** 2)) * inside
+        weight = torch.exp(-0.5 * (shift / max(sigma, 1e-6)) ** 2 - (apart / SAME_PLACE) ** 2) * inside
         total += weight[:, None] * near
         weights += weight[:, None]
     smooth = total / weights
