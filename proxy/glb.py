@@ -113,9 +113,12 @@ def _morph(model: HeadModel, identity: Tensor, neutral: Tensor, motion) -> _Morp
     displacements, strengths = [displacement, shapes[turning]], [strength, offset[:, turning]]
     if model.pose_basis is not None:
         rotation = to_matrix(model.joint_rotations(motion.expression, motion.joints))[:, 1:]
-        names += [f"{joint}_corrective_{k}" for joint in JOINTS[1:] for k in range(9)]
-        displacements.append(_dense(model, model.pose_basis))
-        strengths.append((rotation - torch.eye(3, dtype=rotation.dtype, device=rotation.device)).flatten(1))
+        bend = (rotation - torch.eye(3, dtype=rotation.dtype, device=rotation.device)).flatten(1)
+        correctives = _dense(model, model.pose_basis)
+        felt = (correctives.abs().amax((1, 2)) > MORPH_THRESHOLD).nonzero()[:, 0]
+        names += [f"{JOINTS[1 + k // 9]}_corrective_{k % 9}" for k in felt.tolist()]
+        displacements.append(correctives[felt])
+        strengths.append(bend[:, felt])
     return _Morph(names, torch.cat(displacements), torch.cat(strengths, dim=1))
 
 

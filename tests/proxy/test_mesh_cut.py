@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from expportrait.proxy.mesh_cut import cut_mesh
+from expportrait.proxy.subdivide import midpoint_triangles
 
 
 def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,3 +59,15 @@ def test_nothing_to_cut():
     vertices, faces = grid(2)
     whole = cut_mesh(np.ones(len(vertices)), faces, faces)
     assert np.array_equal(whole.faces, faces) and np.array_equal(whole.vertices(vertices), vertices)
+
+
+def test_subdivision_of_the_cut():
+    vertices, faces = grid(3)
+    cut = cut_mesh(0.8 - vertices[:, 0] * 0.7 - vertices[:, 1], faces, faces)
+    points = cut.vertices(vertices)
+    stencil, fine = midpoint_triangles(cut.faces, len(points))
+    areas = signed_areas(stencil @ points, fine).reshape(-1, 4)
+    np.testing.assert_allclose(areas, np.repeat(signed_areas(points, cut.faces)[:, None] / 4, 4, axis=1), atol=1e-15)
+    assert np.array_equal((stencil @ points)[: len(points)], points)
+    edges = np.sort(cut.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1)
+    assert stencil.shape == (len(points) + len(np.unique(edges, axis=0)), len(points))  # one new vertex per edge
