@@ -13,9 +13,11 @@ def triangulate(quads: Tensor) -> Tensor:
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     """Smooth unit normals [B, V, 3] of vertices [B, V, 3] and triangles [F, 3]: the area-weighted mean of those around."""
-    a, b, c = (vertices[:, faces[:, k]] for k in range(3))
-    face_normals = torch.linalg.cross(b - a, c - a, dim=-1)  # [B, F, 3], length is twice the area
-    sums = torch.zeros_like(vertices)
+    batch = vertices.shape[0]
+    points = vertices.transpose(0, 1).flatten(1)  # [V, B * 3]: gathers and sums then move whole rows
+    a, b, c = (points[faces[:, k]].unflatten(1, (batch, 3)) for k in range(3))
+    face_normals = torch.linalg.cross(b - a, c - a, dim=-1).flatten(1)  # [F, B * 3], length is twice the area
+    sums = torch.zeros_like(points)
     for k in range(3):
-        sums = sums.index_add(1, faces[:, k], face_normals)
-    return torch.nn.functional.normalize(sums, dim=-1, eps=1e-20)
+        sums = sums.index_add(0, faces[:, k], face_normals)
+    return torch.nn.functional.normalize(sums.unflatten(1, (batch, 3)), dim=-1, eps=1e-20).transpose(0, 1)

@@ -15,7 +15,12 @@ from expportrait.proxy.rotation import to_matrix
 from expportrait.proxy.sheet import contact_sheet
 
 SIZE, DISTANCE = 320, 1.2
-HEAD, BUST, MOUTH, EYE = ((0, 0.705, 0.05), 0.155), ((0, 0.62, 0.03), 0.27), ((0, 0.672, 0.13), 0.045), ((0.029, 0.7356, 0.125), 0.03)
+HEAD, BUST, MOUTH, EYE = (
+    ((0, 0.705, 0.05), 0.155),
+    ((0, 0.62, 0.03), 0.27),
+    ((0, 0.672, 0.13), 0.045),
+    ((0.029, 0.7356, 0.125), 0.03),
+)
 
 
 def both(*names: str) -> dict[str, float]:
@@ -23,31 +28,33 @@ def both(*names: str) -> dict[str, float]:
 
 
 SMILE = both("mouthSmile", "cheekSquint", "mouthUpperUp") | {"jawOpen": 0.2}
-# Label, expression, turn of the view in radians, (centre, half width) in metres.
+# Expression, turn of the view in radians, (centre, half width) in metres; eight to a row.
 VIEWS = (
-    ("bust", {}, 0.0, BUST), ("three quarters", {}, -0.7, HEAD), ("left profile", {}, -1.57, HEAD), ("right profile", {}, 1.57, HEAD),
-    ("jaw open", {"jawOpen": 1.0}, 0.0, HEAD), ("smile", SMILE, 0.0, HEAD), ("blink", both("eyeBlink"), 0.0, HEAD),
-    ("tongue out", {"tongueOut": 1.0, "jawOpen": 0.6}, 0.0, HEAD),
-    ("gaze left", {"eyeLookOutLeft": 1.0, "eyeLookInRight": 1.0}, 0.0, HEAD),
-    ("gaze right", {"eyeLookInLeft": 1.0, "eyeLookOutRight": 1.0}, 0.0, HEAD),
-    ("gaze up", both("eyeLookUp"), 0.0, HEAD), ("gaze down", both("eyeLookDown"), 0.0, HEAD),
-    ("pucker", {"mouthPucker": 1.0}, 0.0, HEAD), ("brows up", both("browOuterUp") | {"browInnerUp": 1.0}, 0.0, HEAD),
-    ("sneer", both("noseSneer", "browDown"), 0.0, HEAD), ("squint", both("eyeSquint", "cheekSquint"), 0.0, HEAD),
-    ("mouth", {}, 0.0, MOUTH), ("mouth, jaw open", {"jawOpen": 0.8}, 0.0, MOUTH), ("from the side", {"jawOpen": 0.8}, 0.6, MOUTH),
-    ("smile", SMILE, 0.0, MOUTH), ("smile", SMILE, -0.7, MOUTH), ("both lips", {"jawOpen": 0.3} | both("mouthUpperUp", "mouthLowerDown"), 0.0, MOUTH),
-    ("tongue", {"tongueOut": 1.0, "jawOpen": 0.6}, -0.8, MOUTH), ("mouthClose", {"jawOpen": 1.0, "mouthClose": 1.0}, 0.0, MOUTH),
-    ("eye", {}, 0.0, EYE), ("eye", {}, -0.8, EYE), ("half blink", {"eyeBlinkLeft": 0.5}, 0.0, EYE), ("blink", both("eyeBlink"), 0.0, EYE),
-    ("up", both("eyeLookUp"), 0.0, EYE), ("down", both("eyeLookDown"), 0.0, EYE), ("wide", both("eyeWide"), 0.0, EYE),
-    ("squint", both("eyeSquint", "cheekSquint"), 0.0, EYE),
+    ({}, 0.0, BUST), ({}, -0.7, HEAD), ({}, -1.57, HEAD), ({}, 1.57, HEAD), ({"jawOpen": 1.0}, 0.0, HEAD),
+    (SMILE, 0.0, HEAD), (both("eyeBlink"), 0.0, HEAD), ({"tongueOut": 1.0, "jawOpen": 0.6}, 0.0, HEAD),
+    ({"eyeLookOutLeft": 1.0, "eyeLookInRight": 1.0}, 0.0, HEAD),
+    ({"eyeLookInLeft": 1.0, "eyeLookOutRight": 1.0}, 0.0, HEAD), (both("eyeLookUp"), 0.0, HEAD),
+    (both("eyeLookDown"), 0.0, HEAD), ({"mouthPucker": 1.0}, 0.0, HEAD),
+    (both("browOuterUp") | {"browInnerUp": 1.0}, 0.0, HEAD), (both("noseSneer", "browDown"), 0.0, HEAD),
+    (both("eyeSquint", "cheekSquint"), 0.0, HEAD), ({}, 0.0, MOUTH), ({"jawOpen": 0.8}, 0.0, MOUTH),
+    ({"jawOpen": 0.8}, 0.6, MOUTH), (SMILE, 0.0, MOUTH), (SMILE, -0.7, MOUTH),
+    ({"jawOpen": 0.3} | both("mouthUpperUp", "mouthLowerDown"), 0.0, MOUTH),
+    ({"tongueOut": 1.0, "jawOpen": 0.6}, -0.8, MOUTH), ({"jawOpen": 1.0, "mouthClose": 1.0}, 0.0, MOUTH),
+    ({}, 0.0, EYE), ({}, -0.8, EYE), ({"eyeBlinkLeft": 0.5}, 0.0, EYE), (both("eyeBlink"), 0.0, EYE),
+    (both("eyeLookUp"), 0.0, EYE), (both("eyeLookDown"), 0.0, EYE), (both("eyeWide"), 0.0, EYE),
+    (both("eyeSquint", "cheekSquint"), 0.0, EYE),
 )  # fmt: skip
 
 
-def render(model: HeadModel, raster: Rasterizer, identity: Tensor, expression: dict[str, float], turn: float, view: tuple) -> Tensor:
+def render(
+    model: HeadModel, raster: Rasterizer, identity: Tensor, expression: dict[str, float], turn: float, view: tuple
+) -> Tensor:
     """One picture [SIZE, SIZE, 3] of the head under two lights."""
     weights = torch.zeros(1, len(model.expression_names))
     for name, value in expression.items():
         weights[0, model.expression_index(name)] = value
-    (centre, half), camera = view, Camera.centred(SIZE / 2 * DISTANCE / view[1], SIZE, SIZE)
+    centre, half = view
+    camera = Camera.centred(SIZE / 2 * DISTANCE / half, SIZE, SIZE)
     rotation = to_matrix(torch.tensor([0.0, turn, 0.0]))
     posed = model(identity, weights, torch.zeros(1, len(JOINTS), 3))
     seen = (posed - torch.tensor(centre)) @ rotation.T - torch.tensor([0.0, 0.0, DISTANCE])
@@ -70,7 +77,7 @@ def main() -> None:
     model = load_head_model()
     raster = Rasterizer(model.faces[model.visible_faces()], model.vertex_count)
     mean = torch.zeros(1, len(model.identity_names))
-    pictures = [render(model, raster, mean, e, turn, view) for _, e, turn, view in VIEWS]
+    pictures = [render(model, raster, mean, e, turn, view) for e, turn, view in VIEWS]
     generator = torch.Generator().manual_seed(arguments.seed)
     for number in range(8):
         identity = torch.randn(1, len(model.identity_names), generator=generator)

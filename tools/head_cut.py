@@ -27,7 +27,7 @@ class Cut:
 
 
 def hem(points: np.ndarray) -> np.ndarray:
-    """Positive above the cut [n], in metres near it: a rounded bust, its outline a superellipse of the third degree in front view."""
+    """Positive above the cut [n], in metres near it: a bust whose outline is a cubic superellipse from the front."""
     across, below = np.abs(points[:, 0]) / 0.25, np.clip(0.60 - points[:, 1], 0, None) / 0.165
     return 0.2 * (1 - np.cbrt(across**3 + below**3))
 

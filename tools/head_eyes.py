@@ -20,13 +20,13 @@ VEINED = (0.80, 0.66, 0.62)
 
 @dataclasses.dataclass
 class Piece:
-    """A generated mesh: points [G, 3], triangles [F, 3], texture coordinates per point, colour per point, a PARTS name per triangle."""
+    """A generated mesh."""
 
-    points: np.ndarray
-    faces: np.ndarray
+    points: np.ndarray  # [G, 3]
+    faces: np.ndarray  # [F, 3]
     uv: np.ndarray  # [G, 2] in its own 0..1 square
     albedo: np.ndarray  # [G, 3]
-    parts: np.ndarray  # [F] names
+    parts: np.ndarray  # [F] names of proxy.head_model.PARTS
 
 
 def eyeball(name: str) -> Piece:

@@ -1,4 +1,4 @@
-"""Prior over MakeHuman's identity controls, and modes that are independent, have unit variance and come in order of importance."""
+"""Prior over MakeHuman's identity controls, and modes of it: independent, of unit variance, the most important first."""
 
 from __future__ import annotations
 

@@ -60,7 +60,9 @@ def keep_off_eyeballs(
     return targets
 
 
-def _before_skinning(template: np.ndarray, target: np.ndarray, weight: np.ndarray, joint: np.ndarray, turn: np.ndarray) -> np.ndarray:
+def _before_skinning(
+    template: np.ndarray, target: np.ndarray, weight: np.ndarray, joint: np.ndarray, turn: np.ndarray
+) -> np.ndarray:
     """Solves blend(x) = template + target for x, where blend mixes the rotation about the joint with the identity."""
     rotation = Rotation.from_rotvec(turn).as_matrix()
     matrix = (1 - weight)[:, None, None] * np.eye(3) + weight[:, None, None] * rotation

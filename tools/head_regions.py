@@ -7,6 +7,9 @@ from head_cut import Cut, rings
 
 SKIN, LIP, CAVITY = (0.76, 0.57, 0.48), (0.67, 0.38, 0.36), (0.30, 0.08, 0.08)
 TONGUE, GUM, TOOTH = (0.62, 0.31, 0.31), (0.62, 0.33, 0.33), (0.87, 0.84, 0.77)
+BROW = (0.30, 0.20, 0.15)
+# Middle of the brows: distance from the plane of symmetry and height, metres, where MediaPipe sees them on this head.
+BROW_LINE = ((0.0137, 0.0280, 0.0400, 0.0490, 0.0555), (0.7525, 0.7560, 0.7573, 0.7547, 0.7505))
 
 
 def ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -26,7 +29,9 @@ def on_island(cut: Cut, count: int, *names: str) -> np.ndarray:
     return mask
 
 
-def regions(cut: Cut, template: np.ndarray, controls: dict[str, np.ndarray], expressions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def regions(
+    cut: Cut, template: np.ndarray, controls: dict[str, np.ndarray], expressions: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Masks [C] 0..1 by the names of proxy.head_model.REGIONS; controls and expressions are offsets [C, 3]."""
     count = len(template)
     y, z = template[:, 1], template[:, 2]
@@ -44,9 +49,11 @@ def regions(cut: Cut, template: np.ndarray, controls: dict[str, np.ndarray], exp
     teeth = np.zeros(count, bool)
     teeth[np.concatenate([cut.anchors["helper-upper-teeth"], cut.anchors["helper-lower-teeth"]])] = True
 
-    ears = np.maximum(strength(controls["l-ear-trans-forward"], 0.2, 0.9), strength(controls["r-ear-trans-forward"], 0.2, 0.9)) * skin
+    ears = np.maximum(*(strength(controls[f"{side}-ear-trans-forward"], 0.7, 0.99) for side in "lr")) * skin
     nose = strength(controls["nose-trans-forward"], 0.25, 0.9) * skin
-    brows = strength(controls["eyebrows-trans-up"], 0.35, 0.95) * skin
+    across = np.abs(template[:, 0])
+    off_brow = np.abs(y - np.interp(across, *BROW_LINE))
+    brows = ramp(off_brow, 0.0065, 0.002) * ramp(across, 0.007, 0.013) * ramp(across, 0.060, 0.053) * (z > 0.09) * skin
     mouth_ring = rings(cut, count, "face", "mouth")
     lips = np.where(cavity, ramp(mouth_ring, 6, 2), ramp(mouth_ring, 7.6, 5.4) * skin)
     blinks = [strength(expressions[f"eyeBlink{side}"], 0.08, 0.35) for side in ("Left", "Right")]
@@ -56,7 +63,8 @@ def regions(cut: Cut, template: np.ndarray, controls: dict[str, np.ndarray], exp
     neck_height = ramp(y, 0.555, 0.60)
     under_jaw = ramp(0.66 - y + 0.9 * (0.095 - z), 0.0, 0.02)  # below a line from the chin up to the ear lobe
     back = ramp(0.045 + 0.15 * np.clip(0.735 - y, 0, 1) - z, -0.02, 0.02)
-    scalp = np.where(skin, np.maximum(ramp(y + 0.4 * (z - 0.12), 0.785, 0.81), ramp(0.045 - z, -0.015, 0.01) * ramp(y, 0.65, 0.70)), 0.0)
+    hairline = ramp(0.115 + (y - 0.80) - z, -0.006, 0.012)  # from the forehead down in front of and behind the ear
+    scalp = np.where(skin, hairline * ramp(y, 0.645, 0.68), 0.0)
     scalp *= 1 - ears
     neck = np.where(skin, under_jaw * neck_height * (1 - scalp) * (1 - ears), 0.0)
     shoulders = np.where(torso | skin, 1 - neck_height, 0.0)
@@ -72,7 +80,7 @@ def regions(cut: Cut, template: np.ndarray, controls: dict[str, np.ndarray], exp
 def colours(masks: dict[str, np.ndarray], template: np.ndarray) -> np.ndarray:
     """Albedo [C, 3] of the control vertices; generated pieces bring their own."""
     albedo = np.tile(SKIN, (len(masks["face"]), 1))
-    for mask, colour, share in (("lips", LIP, 0.9), ("mouth", CAVITY, 1.0), ("tongue", TONGUE, 1.0)):
+    for mask, colour, share in (("lips", LIP, 0.9), ("brows", BROW, 0.6), ("mouth", CAVITY, 1.0), ("tongue", TONGUE, 1.0)):
         weight = share * masks[mask][:, None]
         albedo = (1 - weight) * albedo + weight * np.array(colour)
     inside = (masks["mouth"] + masks["tongue"])[:, None]

@@ -155,5 +155,7 @@ def _local_controls(source: Source) -> dict[str, np.ndarray]:
 def expressions(source: Source) -> tuple[list[str], np.ndarray]:
     """ARKit's names and targets [E, n, 3]."""
     folder = "faceunits01/targets/faceunits"
-    names = sorted(name.removesuffix(".target") for name in os.listdir(os.path.join(source.folder, folder)) if name.endswith(".target"))
+    names = sorted(
+        name.removesuffix(".target") for name in os.listdir(os.path.join(source.folder, folder)) if name.endswith(".target")
+    )
     return names, np.stack([source.target(f"{folder}/{name}.target") for name in names])

@@ -46,7 +46,9 @@ def _frame(line: np.ndarray, length: np.ndarray, at: np.ndarray) -> tuple[np.nda
     """Position, tangent and outward normal (in the horizontal plane), each [N, 3], at arc lengths [N]."""
     position = np.stack([np.interp(at, length, line[:, k]) for k in range(3)], axis=1)
     step = 5e-4
-    ahead = np.stack([np.interp(at + step, length, line[:, k]) - np.interp(at - step, length, line[:, k]) for k in range(3)], axis=1)
+    ahead = np.stack(
+        [np.interp(at + step, length, line[:, k]) - np.interp(at - step, length, line[:, k]) for k in range(3)], axis=1
+    )
     ahead[:, 1] = 0
     tangent = ahead / np.linalg.norm(ahead, axis=1, keepdims=True)
     return position, tangent, np.cross(np.array([0.0, 1.0, 0.0]), tangent) * -1
@@ -94,7 +96,9 @@ def _tooth(place: int) -> tuple[np.ndarray, np.ndarray]:
     depth = np.array([0.72, 0.92, 1.0, 1.0, 0.95]) if molar else np.array([0.26, 0.42, 0.68, 0.92, 1.0])
     # Front teeth are blades: their back slopes towards the biting edge while the front stays upright.
     front = np.zeros(rows) if molar else 0.5 * (1 - depth) - 0.05 * (1 - heights)
-    rings = [np.stack([s * x, np.full(around, h), d * z + f], axis=1) for h, s, d, f in zip(heights, spread, depth, front, strict=True)]
+    rings = [
+        np.stack([s * x, np.full(around, h), d * z + f], axis=1) for h, s, d, f in zip(heights, spread, depth, front, strict=True)
+    ]
     cap = np.array([[0.0, 0.03 if molar else -0.02, front[0]]])
     points = np.concatenate([cap, *rings])
     here, after = np.arange(around), (np.arange(around) + 1) % around
@@ -122,14 +126,20 @@ def _gums(name: str, line: np.ndarray, length: np.ndarray) -> tuple[str, Piece, 
     position, _, outward = _frame(line, length, at)
     # Section from the outer margin over the ridge to the inner margin: (outward offset over depth, height above margin).
     section = [(0.02, -0.0004), (0.10, 0.0006), (0.12, 0.0022), (0.05, 0.0050), (-0.5, 0.0062), (-1.08, 0.0040), (-1.02, 0.0)]
-    rows = [
-        position + (o * depth)[:, None] * outward + np.outer(sign * (margin + h), [0, 1, 0]) for o, h in section
-    ]
+    rows = [position + (o * depth)[:, None] * outward + np.outer(sign * (margin + h), [0, 1, 0]) for o, h in section]
     points = np.stack(rows, axis=1).reshape(-1, 3)
     across = len(section)
-    quad = np.array([[i * across + j, (i + 1) * across + j, (i + 1) * across + j + 1, i * across + j + 1] for i in range(stations - 1) for j in range(across - 1)])
+    quad = np.array(
+        [
+            [i * across + j, (i + 1) * across + j, (i + 1) * across + j + 1, i * across + j + 1]
+            for i in range(stations - 1)
+            for j in range(across - 1)
+        ]
+    )
     faces = np.concatenate([quad[:, [0, 1, 2]], quad[:, [0, 2, 3]]])
-    middle = points[quad].mean(1) - np.repeat(position[:-1] - (0.5 * depth[:-1])[:, None] * outward[:-1] + np.outer(sign * margin[:-1], [0, 1, 0]), across - 1, axis=0)
+    middle = points[quad].mean(1) - np.repeat(
+        position[:-1] - (0.5 * depth[:-1])[:, None] * outward[:-1] + np.outer(sign * margin[:-1], [0, 1, 0]), across - 1, axis=0
+    )
     normal = np.cross(points[quad[:, 1]] - points[quad[:, 0]], points[quad[:, 2]] - points[quad[:, 0]])
     if (middle * normal).sum() < 0:
         faces = faces[:, ::-1]

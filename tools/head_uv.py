@@ -31,9 +31,7 @@ def pack_island(name: str, uv: np.ndarray, x_of: np.ndarray, y_of: np.ndarray) -
     low, high = placed.min(0), placed.max(0)
     placed = (placed - low) / (high - low)
     if name == "face":
-        placed = np.stack(
-            [_magnified(placed[:, 0], 0.5, *MAGNIFY[:2]), _magnified(placed[:, 1], 0.42, *MAGNIFY[2:])], axis=1
-        )
+        placed = np.stack([_magnified(placed[:, 0], 0.5, *MAGNIFY[:2]), _magnified(placed[:, 1], 0.42, *MAGNIFY[2:])], axis=1)
     return fit_box(name, placed)
 
 

@@ -124,9 +124,7 @@ def build(source: Source) -> dict[str, np.ndarray]:
     controls = np.stack([cut.combine @ c for c in full_controls])
     joints = source.vertices[cubes].mean(1)
     skin = head_regions.on_island(cut, len(template), "face")
-    balls = {
-        side: head_eyes.fit_sphere(template[cut.anchors[group]]) for side, (_, group) in head_motion.EYES.items()
-    }
+    balls = {side: head_eyes.fit_sphere(template[cut.anchors[group]]) for side, (_, group) in head_motion.EYES.items()}
     targets = head_motion.keep_off_eyeballs(expression_names, targets, template, skin, balls)
     residual, turns = head_motion.split_expressions(expression_names, targets, template, weights, joints, cut.anchors)
     masks = head_regions.regions(
