@@ -13,11 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .proxy.build import best_frame, build_proxy
+from .proxy.calibrated_head import load_calibrated_head
 from .proxy.files import FORMAT_KEY, read_metadata
 from .proxy.fit import fit_frames
 from .proxy.frames import Frames, VideoWriter, write_image
 from .proxy.glb import export_glb
-from .proxy.head_model import HeadModel, load_head_model
+from .proxy.head_model import HeadModel
 from .proxy.head_proxy import HeadProxy
 from .proxy.head_track import FORMAT as TRACK_FORMAT
 from .proxy.head_track import HeadTrack
@@ -212,7 +213,8 @@ def _run_demo(options: argparse.Namespace) -> None:
 
 
 def _model(options: argparse.Namespace) -> HeadModel:
-    return load_head_model(options.head).to(options.device)
+    with _bar("calibrate") if options.head else contextlib.nullcontext() as progress:
+        return load_calibrated_head(options.head, load_landmarker("cpu"), progress=progress).to(options.device)
 
 
 # The arguments

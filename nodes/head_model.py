@@ -7,7 +7,9 @@ import os
 import folder_paths
 from comfy_api.latest import io
 
-from ..proxy.head_model import load_head_model
+from ..proxy.calibrated_head import load_calibrated_head
+from ..proxy.landmarks import load_landmarker
+from .runtime import node_progress
 from .types import CATEGORY, HEAD_MODEL
 
 EMBEDDED = "embedded (MakeHuman, CC0)"
@@ -19,7 +21,8 @@ folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir,
 class LoadHeadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = [name for name in folder_paths.get_filename_list(FOLDER) if name.lower().endswith(".npz")]
+        names = folder_paths.get_filename_list(FOLDER)
+        files = [name for name in names if name.lower().endswith(".npz") and not name.lower().endswith(".landmarks.npz")]
         return io.Schema(
             node_id="ExpPortraitLoadHead",
             display_name="Load Head Model",
@@ -39,4 +42,5 @@ class LoadHeadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: str) -> io.NodeOutput:
-        return io.NodeOutput(load_head_model(None if model == EMBEDDED else folder_paths.get_full_path_or_raise(FOLDER, model)))
+        path = None if model == EMBEDDED else folder_paths.get_full_path_or_raise(FOLDER, model)
+        return io.NodeOutput(load_calibrated_head(path, load_landmarker("cpu"), progress=node_progress()))
