@@ -18,7 +18,7 @@ from torch import Tensor
 SIZE = 512
 FRAMES = 8
 DISTANCE = 0.7  # metres: head and neck fill the picture
-REPEATS = 24
+REPEATS = 48
 
 
 def sphere(levels: int) -> tuple[Tensor, Tensor]:
