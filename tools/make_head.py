@@ -19,12 +19,15 @@ import numpy as np
 from head_cut import Cut, cut_bust, rings
 from head_source import CUBES, Source, expressions, identity_controls, read_source
 
+from expportrait.proxy.head_model import PARTS
+
 MODEL_ID = "expportrait-head-1"
 STEP = 1e-5  # metres per unit of the stored 16-bit offsets
 LIPS_TOGETHER = 0.045  # share of mouthClose in the template: MakeHuman's lips stand a hair apart at rest
 SMALLEST = 3e-5  # offsets below this many metres are dropped
-PARTS = ("skin", "left_eye", "right_eye", "cornea", "upper_teeth", "lower_teeth", "gums", "tongue", "mouth")
-PART_OF_ISLAND = {"face": 0, "torso": 0, "left_eye": 0, "right_eye": 0, "tongue": 7, "mouth": 8}
+PART_OF_ISLAND = {"face": "skin", "torso": "skin", "left_eye": "skin", "right_eye": "skin", "tongue": "tongue", "mouth": "mouth"}
+# mouthClose only undoes jawOpen at the lips; alone it pulls the lower lip over the nose.
+BOUNDS = {"mouthClose": (0.0, 0.2)}
 ASSET = Path(__file__).resolve().parents[1] / "proxy" / "assets" / "head.npz"
 
 
@@ -131,13 +134,13 @@ def build(source: Source) -> dict[str, np.ndarray]:
         cut, template, dict(zip(control_names, controls, strict=True)), dict(zip(expression_names, targets, strict=True))
     )
     mixing = head_identity.modes(control_names, controls, 0.1 + masks["face"] + masks["nose"] + masks["lids"] + masks["lips"])
-    bounds = np.tile([0.0, 1.0], (len(expression_names), 1))
+    bounds = np.array([BOUNDS.get(name, (0.0, 1.0)) for name in expression_names])
     return {
         "model_id": np.array(MODEL_ID),
         "step": np.array(STEP),
         "template": template.astype(np.float32),
         "quads": cut.quads.astype(np.uint16),
-        "quad_parts": np.array([PART_OF_ISLAND[i] for i in cut.islands], np.uint8),
+        "quad_parts": np.array([PARTS.index(PART_OF_ISLAND[i]) for i in cut.islands], np.uint8),
         "uv": np.round(control_uv(cut, template) * 65535).astype(np.uint16),
         "uv_quads": cut.uv_quads.astype(np.uint16),
         "weights": weights.astype(np.float32),
