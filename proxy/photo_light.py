@@ -11,13 +11,17 @@ from .posing import Shot
 from .render_interior import part_vertices
 from .warp2d import sample_pixels
 
+PERSON = (0.6, 0.95)  # segmentation: surely background .. surely the person
 FEWEST = 50  # visible vertices of skin below which no light is measured
 
 
-def skin_light(photo: Tensor, shot: Shot) -> Tensor:
-    """Light [9, 3] of the photo [1, 3, H, W], as it falls on the face's skin; its mean over the face is 1."""
+def skin_light(photo: Tensor, person: Tensor, shot: Shot) -> Tensor:
+    """Light [9, 3] of the photo [1, 3, H, W], as it falls on the face's skin; its mean over the face is 1.
+
+    `person` [1, 1, H, W] masks the person in the photo.
+    """
     model = shot.stage.model
-    weight = face_skin(model) * shot.visibility[0]
+    weight = face_skin(model) * shot.visibility[0] * on_person(person, shot)
     normals, colour = shot.normals[0], vertex_colours(photo, shot)
     used = weight > 0.05
     if int(used.sum()) < FEWEST:
@@ -33,6 +37,12 @@ def face_skin(model: HeadModel) -> Tensor:
     """Vertices [V] 0..1 of plain skin on the face: no lips, brows or lids."""
     other = torch.stack([model.regions[name] for name in ("lips", "brows", "lids")]).amax(0)
     return (model.regions["face"] * (1 - other)).clamp(0, 1) * part_vertices(model, "skin")
+
+
+def on_person(person: Tensor, shot: Shot) -> Tensor:
+    """How surely each vertex of a shot's first frame lies on the person [1, 1, H, W] and not on the background, [V] 0..1."""
+    mask = sample_at(person, shot.stage.camera.project(shot.vertices[0]))[:, 0]
+    return ((mask - PERSON[0]) / (PERSON[1] - PERSON[0])).clamp(0, 1)
 
 
 def vertex_colours(photo: Tensor, shot: Shot) -> Tensor:

@@ -71,7 +71,7 @@ class PreviewSource:
             vertices=shot.vertices,
             normals=shot.normals,
             area=seen_area(shot),
-            light=skin_light(photo, shot),
+            light=skin_light(photo, person, shot),
             overlay=_overlay(model),
             drive=_drive(model),
             fold=_fold(model),

@@ -35,50 +35,53 @@ IRISES = (((469, 470, 471, 472), (255, 200, 200)), ((474, 475, 476, 477), (200, 
 OVERSAMPLE = 3
 IRIS_POINTS = 2  # of the four on its rim that must be uncovered for an iris to be drawn
 LINE_WIDTH = 1 / 260  # of the picture's longer side
-FACING_AWAY = 0.0
+COVERED = 0.02  # metres behind what the picture shows at which a point is hidden
 EYES = tuple(PARTS.index(name) for name in ("left_eye", "right_eye"))
 
 
 def draw_landmark_lines(shot: Shot) -> Tensor:
-    """Face lines [t, H, W, 3] on black; lines on the far side of the head and irises under closed lids are left out.
+    """Face lines [t, H, W, 3] on black; hidden lines and irises under closed lids are left out.
 
     Raises ValueError if the model has no landmark table.
     """
-    points, facing, on_eye = project_landmarks(shot)
+    points, seen, on_eye = project_landmarks(shot)
     camera = shot.stage.camera
     size = (camera.width, camera.height)
-    images = [_draw(*frame, size) for frame in zip(points.cpu().numpy(), facing.cpu().numpy(), on_eye.cpu().numpy())]
+    images = [_draw(*frame, size) for frame in zip(points.cpu().numpy(), seen.cpu().numpy(), on_eye.cpu().numpy())]
     return torch.from_numpy(np.stack(images)).to(shot.vertices.device).float() / 255
 
 
 def project_landmarks(shot: Shot) -> tuple[Tensor, Tensor, Tensor]:
-    """Landmarks in pixels [t, 478, 2], whether their surface faces the camera and whether their pixel shows an eye [t, 478]."""
+    """Landmarks in pixels [t, 478, 2], whether the camera sees them and whether their pixel shows an eye [t, 478]."""
     table = table_of(shot.stage.model)
     camera = shot.stage.camera
     corners = shot.stage.model.faces[table.triangle]  # [478, 3]
     weight = table.barycentric[..., None].to(shot.vertices)
     points = (shot.vertices[:, corners] * weight).sum(2)
     normals = (shot.normals[:, corners] * weight).sum(2)
-    facing = -(normals * torch.nn.functional.normalize(points, dim=-1)).sum(-1) > FACING_AWAY
+    facing = (normals * points).sum(-1) < 0
     pixels = camera.project(points)
     column = pixels[..., 0].floor().long().clamp(0, camera.width - 1)
     row = pixels[..., 1].floor().long().clamp(0, camera.height - 1)
-    ids = shot.raster.ids.flatten(1).gather(1, row * camera.width + column).long()
+    index = row * camera.width + column
+    nearest = camera.inverse_depth(shot.raster.zw).flatten(1).gather(1, index)
+    seen = facing & (-points[..., 2] - 1 / nearest.clamp(min=1e-3) < COVERED)
+    ids = shot.raster.ids.flatten(1).gather(1, index).long()
     part = shot.stage.parts_and_empty[ids]
     on_eye = (part == EYES[0]) | (part == EYES[1])
-    return pixels, facing, on_eye
+    return pixels, seen, on_eye
 
 
-def _draw(points: np.ndarray, facing: np.ndarray, on_eye: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _draw(points: np.ndarray, seen: np.ndarray, on_eye: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     picture = Image.new("RGB", (size[0] * OVERSAMPLE, size[1] * OVERSAMPLE))
     draw = ImageDraw.Draw(picture)
     width = max(OVERSAMPLE, round(max(size) * LINE_WIDTH * OVERSAMPLE))
     points = points * OVERSAMPLE
     for line, colour in LINES:
-        for run in _visible_runs(line, facing):
+        for run in _visible_runs(line, seen):
             draw.line([tuple(points[i]) for i in run], fill=colour, width=width, joint="curve")
     for ring, colour in IRISES:
-        shown = [i for i in ring if on_eye[i] and facing[i]]
+        shown = [i for i in ring if on_eye[i] and seen[i]]
         if len(shown) >= IRIS_POINTS:
             centre = points[list(ring)].mean(0)
             radius = max(width * 0.8, 0.45 * np.linalg.norm(points[list(ring)] - centre, axis=1).mean())
@@ -86,11 +89,11 @@ def _draw(points: np.ndarray, facing: np.ndarray, on_eye: np.ndarray, size: tupl
     return np.asarray(picture.resize(size, Image.Resampling.BOX))
 
 
-def _visible_runs(line: tuple[int, ...], facing: np.ndarray) -> list[list[int]]:
-    """Consecutive stretches of a line whose segments have at least one end on the near side."""
+def _visible_runs(line: tuple[int, ...], seen: np.ndarray) -> list[list[int]]:
+    """Consecutive stretches of a line whose segments have at least one end in sight."""
     runs: list[list[int]] = []
     for first, second in zip(line, line[1:]):
-        if not (facing[first] or facing[second]):
+        if not (seen[first] or seen[second]):
             continue
         if runs and runs[-1][-1] == first:
             runs[-1].append(second)

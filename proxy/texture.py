@@ -16,7 +16,7 @@ from torch import Tensor
 from .head_model import HeadModel
 from .inpaint import pull_push
 from .lighting import shade
-from .photo_light import face_skin, sample_at, skin_light, vertex_colours
+from .photo_light import face_skin, on_person, sample_at, skin_light, vertex_colours
 from .posing import Shot
 from .raster import Rasterizer
 from .render_interior import dense_template, interior_light, part_vertices
@@ -27,8 +27,7 @@ RELIGHT = 0.6  # share of the fitted light that is taken out of the texture
 GAIN = (0.6, 1.7)  # limits of what taking the light out may do to a texel
 SOFT_PARTS = ("tongue", "gums", "mouth")
 MIRROR_TRUST = 0.7
-PERSON = (0.3, 0.8)  # segmentation: surely background .. surely the person
-DARK = (0.7, 0.9)  # luminance against the face's mean: surely no bare skin .. surely skin
+DARK = (0.8, 0.95)  # luminance against the face's mean: surely no bare skin .. surely skin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,15 +65,14 @@ def unwrap_albedo(photo: Tensor, person: Tensor, shot: Shot, size: int) -> tuple
     `person` [1, 1, H, W] masks the person in it, `shot` is the source pose drawn over it.
     """
     model, camera = shot.stage.model, shot.stage.camera
-    light = skin_light(photo, shot)
+    light = skin_light(photo, person, shot)
     mirror = mirror_vertices(model)
     normals, seen, points = shot.normals[0], shot.visibility[0][:, None], shot.vertices[0]
     atlas = Atlas.of(shot, size)
     skin = part_vertices(model, "skin").float()[:, None]
     plain = (face_skin(model) > 0.5).float()[:, None]
     lids = eye_surround(model)[:, None]
-    on_person = ((sample_at(person, camera.project(points)) - PERSON[0]) / (PERSON[1] - PERSON[0])).clamp(0, 1)
-    seen = seen * on_person
+    seen = seen * on_person(person, shot)[:, None]
     attributes = [points, points[mirror], normals, normals[mirror], seen, seen[mirror], skin, plain, lids]
     here, there, normal, mirror_normal, sight, mirror_sight, skin, plain, lids = atlas.pixels(*attributes)
     colour = _unlit(sample_at(photo, camera.project(here)), normal, light)
@@ -93,7 +91,7 @@ def unwrap_albedo(photo: Tensor, person: Tensor, shot: Shot, size: int) -> tuple
     skin_image = atlas.image(skin)
     texture = filled * skin_image + inside * (1 - skin_image)
     texture = pull_push(texture, (covered > 0).float())
-    return texture[0].clamp(0, 1), atlas.image(confidence)[0]
+    return texture[0].clamp(0, 1), atlas.image(confidence)[0].clamp(0, 1)
 
 
 def _inside(photo: Tensor, shot: Shot, light: Tensor, atlas: Atlas) -> Tensor:
