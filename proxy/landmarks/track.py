@@ -71,7 +71,7 @@ def track(
     report = progress or (lambda done, of: None)
     faces, sure = _find_all(landmarker, frames, face_index, lambda done: report(done, 2 * total))
     if not sure:
-        _search(landmarker, frames, face_index, faces)
+        _search(landmarker, frames, face_index, faces, lambda: report(total, 2 * total))
     regions = smooth_regions(*follow(faces, face_index), frames.fps)
 
     points, score, start = [], [], 0
@@ -109,8 +109,13 @@ def _find_all(
     return faces, sure
 
 
-def _search(landmarker: Landmarker, frames: Frames, face_index: int, faces: list[Tensor]) -> None:
-    """Searches a part of the frames thoroughly (turned pictures, small faces) and replaces their `faces`."""
+def _search(
+    landmarker: Landmarker, frames: Frames, face_index: int, faces: list[Tensor], report: Callable[[], None]
+) -> None:
+    """Searches a part of the frames thoroughly (turned pictures, small faces) and replaces their `faces`.
+
+    `report` is called after each, so that the user can cancel.
+    """
     step = -(-len(frames) // SEARCHED_FRAMES)
     start = 0
     for chunk in frames.chunks(CHUNK):
@@ -118,6 +123,7 @@ def _search(landmarker: Landmarker, frames: Frames, face_index: int, faces: list
         for i in chosen:
             image = chunk[i : i + 1].to(landmarker.device)
             faces[start + i] = _checked(landmarker, image, landmarker.detect(image, face_index + 1, thorough=True))[0]
+            report()
         start += len(chunk)
 
 
