@@ -26,7 +26,7 @@ from expportrait.cli import PORTRAIT, main
 from expportrait.proxy.frames import Frames, VideoWriter
 
 PACK = "ComfyUI-ExpPortrait"
-CLIP_FRAMES = 40
+CLIP_FRAMES = 24
 DATA = Path(os.environ.get("EXPPORTRAIT_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 CHROMIUM = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

@@ -136,7 +136,7 @@ def test_cancel_stops_a_fit_soon(comfyui, media):
     graph = {
         "video": node("LoadVideo", file=media.clip),
         "parts": node("GetVideoComponents", video=["video", 0]),
-        "long": node("RepeatImageBatch", image=["parts", 0], amount=30),
+        "long": node("RepeatImageBatch", image=["parts", 0], amount=50),
         "fit": node("ExpPortraitFit", images=["long", 0]),
         "build": node("ExpPortraitBuildProxy", images=["long", 0], head_track=["fit", 0]),
         "save": node("ExpPortraitSaveProxy", head_proxy=["build", 0], filename_prefix="cancelled"),
@@ -147,6 +147,6 @@ def test_cancel_stops_a_fit_soon(comfyui, media):
     asked = time.monotonic()
     comfyui.fetch("/interrupt", {"prompt_id": prompt})
     status = comfyui.wait(prompt, 20)["status"]
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - asked < 10  # of the minutes that 1,200 frames take; a batch of frames is finished first
     interrupted = [data for kind, data in status["messages"] if kind == "execution_interrupted"]
     assert interrupted and interrupted[0]["node_id"] == "fit"
