@@ -29,8 +29,9 @@ BATCH = 8
 ROUNDS = 2  # passes of the landmarker over a picture, each on the crop that the one before found
 MIN_SCORE = 0.5
 NEAR = 48  # triangles tried around the best vertex
-OUTLIER = 3.0  # pixels of a calibration picture; beyond, a detection counts little
-GOOD_SPREAD = 1.0  # pixels; a landmark that scatters so much about its place weighs half
+SEEN = 0.05  # least mean cosine between a landmark's surface and the direction to the camera
+OUTLIER = 4.0  # pixels of a calibration picture; beyond, a detection counts little
+GOOD_SPREAD = 1.5  # pixels; a landmark that scatters so much about its place weighs half
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,13 +109,13 @@ def _look(model, landmarker: Landmarker, subjects: Subjects, candidates, generat
         vertices = portraits.place(model.forward(subjects.identity[s], subjects.expression[s], subjects.joints[s]))
         normals = model.vertex_normals(vertices)
         pixels = portraits.camera.project(vertices)
-        pictures = portraits.draw(vertices, normals, generator)
+        pictures, seen = portraits.draw(vertices, normals, generator)
         region = portraits.region(pixels)
         for _ in range(ROUNDS):
             points, score = landmarker.mesh_in(pictures, region)
             region = landmark_region(points)
         sight = -torch.nn.functional.normalize(vertices[:, candidates], dim=-1)
-        facing = (normals[:, candidates] * sight).sum(-1).clamp(min=0)
+        facing = (normals[:, candidates] * sight).sum(-1).clamp(min=0) * seen[:, candidates]
         trust = (score > MIN_SCORE).float()[:, None].repeat(1, POINTS)
         trust[:, IRISES] *= (subjects.blink[s, None] < 0.3).float()
         parts.append((pixels[:, candidates], facing, points[..., :2], trust))
@@ -156,7 +157,7 @@ def _closest(views: _Views, allowed: Tensor, weight: Tensor) -> Tensor:
     for axis in range(2):
         cost -= 2 * (facing * views.vertex[..., axis].mT) @ (weight * views.landmark[..., axis])
     # What is seldom seen says little: it must face the camera in a fair share of the renders.
-    seen = total > 0.25 * weight.sum(0)
+    seen = total > SEEN * weight.sum(0)
     cost = torch.where(seen & allowed.mT, cost / total.clamp(min=1e-6), torch.inf)
     return cost.argmin(0)
 
@@ -177,6 +178,7 @@ def _refine(
         corners = faces[tried]  # [Q, 3]
         w = weight[:, landmark] * views.facing[:, corners].mean(-1).mT  # [Q, N]
         share, cost = _inside(views.vertex[:, corners].transpose(0, 1), views.landmark[:, landmark], w)
+        cost = cost.masked_fill(w.sum(1) < SEEN / 2 * weight[:, landmark].sum(), torch.inf)
         at = int(cost.argmin())
         triangle.append(tried[at])
         barycentric.append(share[at])

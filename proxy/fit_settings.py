@@ -13,9 +13,9 @@ class FitSettings:
 
     noise: float = 0.012  # sigma of one landmark, share of the face's size
     robust: float = 0.06  # distance at which a landmark counts as an outlier (Geman-McClure), share of the face's size
-    evidence: float = 40.0  # how many independent points the 478 are worth: their errors go together
+    evidence: float = 1500.0  # how many independent points the 478 are worth: their errors go together
     back_facing: float = 0.1  # weight of a landmark whose surface looks away from the camera
-    identity_modes: int = 100  # leading identity coefficients that are fitted; the others stay 0
+    identity_modes: int = 120  # leading identity coefficients that are fitted; the others stay 0
     identity: float = 1.0  # sigma of a standardised identity coefficient
     expression: float = 0.45  # sigma of an expression coefficient, share of the larger of its bounds
     neck: float = 0.25  # sigma of the neck's rotation, radians
