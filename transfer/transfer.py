@@ -67,7 +67,9 @@ def transfer_motion(
     """
     for what, found in (("driver", driver.model_id), ("proxy", proxy.model_id)):
         if found != model.model_id:
-            raise ValueError(f"the {what} was made with head model {found}, but {model.model_id} is loaded; make both with one model")
+            raise ValueError(
+                f"the {what} was made with head model {found}, but {model.model_id} is loaded; make both with one model"
+            )
     if len(driver) == 0:
         raise ValueError("the driver has no frame; choose a clip with at least one frame")
     rest = rest or rest_of(driver, model)

@@ -89,7 +89,8 @@ def test_identity_of_the_driver_has_no_influence(model, generator):
 
 def test_smoothing_lowers_acceleration(model, generator):
     proxy, track = make_proxy(model, generator), make_track(model, generator)
-    track = dataclasses.replace(track, expression=(track.expression + 0.1 * torch.rand(track.expression.shape, generator=generator)))
+    noise = 0.1 * torch.rand(track.expression.shape, generator=generator)
+    track = dataclasses.replace(track, expression=track.expression + noise)
     rough = transfer_motion(proxy, track, model).expression.diff(n=2, dim=0).abs().mean()
     smooth = transfer_motion(proxy, track, model, TransferSettings(smoothing=0.08)).expression.diff(n=2, dim=0).abs().mean()
     assert smooth < 0.3 * rough
