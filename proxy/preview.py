@@ -23,6 +23,7 @@ from .warp2d import pixel_grid, sample_pixels
 
 SEEN = (0.15, 0.45)  # share of a point's present area that the photo must have shown to be trusted: not at all .. fully
 SEEN_FOLD = (0.45, 0.8)  # the same for lids, lips, eyes and mouth, which can be drawn instead
+MOUTH_ROUND = 0.7  # light on a tooth that is seen from the side, against one seen from the front
 RELIGHT = 0.5  # how far a turned surface follows the change of light
 RELIGHT_LIMITS = (0.75, 1.3)
 
@@ -117,6 +118,7 @@ def _relight(known: PreviewSource, shot: Shot) -> Tensor:
 
 
 def _drawn_light(known: PreviewSource, shot: Shot) -> Tensor:
-    """Light [t, V, 3] on what is drawn from the texture. In the mouth, where it comes from all sides, only its depth counts."""
-    inside = known.interior[:, None]
-    return torch.where(inside < 1, inside, shade(known.light, shot.normals).pow(known.texture_light))
+    """Light [t, V, 3] on what is drawn from the texture. In the mouth, where it comes from all sides, its depth counts most."""
+    skin = shade(known.light, shot.normals).pow(known.texture_light)
+    mouth = known.interior[:, None] * (MOUTH_ROUND + (1 - MOUTH_ROUND) * shot.facing.clamp(min=0))[..., None]
+    return torch.where(known.mouth[:, None], mouth, skin)

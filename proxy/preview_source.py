@@ -13,7 +13,7 @@ from .head_proxy import HeadProxy
 from .inpaint import box_blur, dilate, pull_push
 from .photo_light import skin_light
 from .posing import Shot, SourcePose, Stage, camera_space
-from .render_interior import interior_light, part_vertices
+from .render_interior import INNER, interior_light, part_vertices
 from .render_regions import eye_surround
 from .source_picture import frame_source, person_mask
 from .texture import RELIGHT
@@ -41,6 +41,7 @@ class PreviewSource:
     drive: Tensor  # [V] 0..1 how strongly the surface drives the flow around it
     fold: Tensor  # [V] 0..1 what is drawn where the source did not show it: eyes, mouth, lids and lips
     interior: Tensor  # [V] light inside the mouth
+    mouth: Tensor  # [V] bool: teeth, gums, tongue and the mouth's lining
     head: Tensor  # [V] 0..1 rigid skull, whose motion hair follows
     head_height: float  # pixels
     feather: int  # pixels
@@ -76,6 +77,7 @@ class PreviewSource:
             drive=_drive(model),
             fold=_fold(model),
             interior=interior_light(model),
+            mouth=part_vertices(model, *INNER),
             head=_head(model),
             head_height=height,
             feather=max(1, round(FEATHER * height)),

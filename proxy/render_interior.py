@@ -9,7 +9,7 @@ from .head_model import PARTS, HeadModel
 
 REACH = 0.02  # metres behind the lips at which light has fallen to 1/e
 OPEN = 0.015  # metres behind the lips that are still fully lit
-DARKEST = 0.12  # share of light at the back of the mouth
+DARKEST = 0.25  # share of light at the back of the mouth
 INNER = ("upper_teeth", "lower_teeth", "gums", "tongue", "mouth")
 
 

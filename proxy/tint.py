@@ -11,7 +11,7 @@ from .head_model import PARTS, HeadModel
 from .lighting import shade
 from .photo_light import face_skin, vertex_colours
 from .posing import Shot
-from .render_interior import interior_light, part_vertices
+from .render_interior import INNER, interior_light, part_vertices
 from .render_regions import IRIS_ANGLE, eye_angle
 
 ENOUGH = 0.6  # mean visibility of a vertex that counts as seen
@@ -22,7 +22,7 @@ USUAL_SKIN = (0.76, 0.57, 0.48)  # albedo of the skin that the model's own colou
 HUE_LIMITS = (0.75, 1.25)
 WHITE, WHITE_LIMITS = 1.15, (0.75, 1.7)  # luminance of the white of the eye in that of the skin: usual, lowest and highest
 TEETH = 0.6  # luminance of measured teeth against expected ones below which they are none
-MOUTH = (("upper_teeth", "lower_teeth"), ("tongue",), ("gums",), ("mouth",))
+MOUTH = (("upper_teeth", "lower_teeth"), ("tongue", "gums", "mouth"))
 GAIN_LIMITS = (0.2, 1.35)
 
 
@@ -40,7 +40,8 @@ def measure_tint(photo: Tensor, shot: Shot, light: Tensor) -> Tint:
     """Measures a photo [1, 3, H, W] at the visible vertices of the source pose; light [9, 3] is taken out."""
     model = shot.stage.model
     inside = interior_light(model)[:, None]
-    colours = vertex_colours(photo, shot) / torch.where(inside < 1, torch.ones_like(inside), shade(light, shot.normals[0]))
+    in_mouth = part_vertices(model, *INNER)[:, None]
+    colours = vertex_colours(photo, shot) / torch.where(in_mouth, torch.ones_like(inside), shade(light, shot.normals[0]))
     seen = shot.visibility[0] > ENOUGH
     luminance = colours.new_tensor(LUMINANCE)
     skin = face_skin(model) * seen

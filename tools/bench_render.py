@@ -11,7 +11,7 @@ import torch
 
 SIDE = 512
 FRAMES = 16
-MAP_BOUND, ALL_MAPS_BOUND, PREVIEW_BOUND = 250.0, 450.0, 700.0  # milliseconds of CPU time per frame of 512 x 512
+MAP_BOUND, ALL_MAPS_BOUND, PREVIEW_BOUND = 80.0, 200.0, 350.0  # milliseconds of CPU time per frame of 512 x 512
 MEMORY_BOUND = 4.0  # GiB
 LONG = 1000
 CHILD = """
