@@ -28,7 +28,7 @@ class ExportGLB(io.ComfyNode):
                     tooltip="Folder and name below the output folder; a number is added.",
                 ),
             ],
-            outputs=[io.String.Output("model_file", tooltip="The file, relative to the output folder, for Preview 3D.")],
+            outputs=[io.String.Output(display_name="model_file", tooltip="The file, relative to the output folder, for Preview 3D.")],
             is_output_node=True,
         )
 

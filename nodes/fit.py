@@ -72,7 +72,7 @@ class FitHead(io.ComfyNode):
                     tooltip="Focal length of the camera in pixels, if you know it. 0 estimates it.",
                 ),
             ],
-            outputs=[HEAD_TRACK.Output("head_track", tooltip="A few kilobytes per frame: identity, expression, pose, camera.")],
+            outputs=[HEAD_TRACK.Output(display_name="head_track", tooltip="A few kilobytes per frame: identity, expression, pose, camera.")],
         )
 
     @classmethod
@@ -110,7 +110,7 @@ class FitOverlay(io.ComfyNode):
                 io.MultiType.Input("images", types=[io.Image, io.Video], tooltip="The same pictures that were fitted."),
                 HEAD_TRACK.Input("head_track", tooltip="The fit to look at."),
             ],
-            outputs=[io.Image.Output("overlay", tooltip="One image for each frame, at its size.")],
+            outputs=[io.Image.Output(display_name="overlay", tooltip="One image for each frame, at its size.")],
         )
 
     @classmethod

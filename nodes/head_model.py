@@ -37,7 +37,7 @@ class LoadHeadModel(io.ComfyNode):
                     "get them from smpl-x.is.tue.mpg.de. Their licence allows non-commercial research only.",
                 )
             ],
-            outputs=[HEAD_MODEL.Output("head_model", tooltip="For SMPL-X Fit and the loaders of saved files.")],
+            outputs=[HEAD_MODEL.Output(display_name="head_model", tooltip="For SMPL-X Fit and the loaders of saved files.")],
         )
 
     @classmethod

@@ -33,8 +33,8 @@ class BuildProxy(io.ComfyNode):
                 ),
             ],
             outputs=[
-                HEAD_PROXY.Output("head_proxy", tooltip="The person, for Transfer Expression and rendering."),
-                io.Image.Output("source_image", tooltip="The frame that was taken, for Portrait Preview."),
+                HEAD_PROXY.Output(display_name="head_proxy", tooltip="The person, for Transfer Expression and rendering."),
+                io.Image.Output(display_name="source_image", tooltip="The frame that was taken, for Portrait Preview."),
             ],
         )
 

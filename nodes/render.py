@@ -38,8 +38,8 @@ class RenderConditions(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("images", tooltip="One image for each frame of the motion."),
-                io.Mask.Output("mask", tooltip="1 where the head is."),
+                io.Image.Output(display_name="images", tooltip="One image for each frame of the motion."),
+                io.Mask.Output(display_name="mask", tooltip="1 where the head is."),
             ],
         )
 
@@ -81,7 +81,7 @@ class PortraitPreview(io.ComfyNode):
                 _side("width"),
                 _side("height"),
             ],
-            outputs=[io.Image.Output("images", tooltip="One image for each frame of the motion.")],
+            outputs=[io.Image.Output(display_name="images", tooltip="One image for each frame of the motion.")],
         )
 
     @classmethod

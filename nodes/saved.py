@@ -66,7 +66,7 @@ class LoadProxy(_Load):
             category=CATEGORY,
             description="Loads a saved head proxy, so that a person is fitted only once.",
             inputs=[_file("proxy"), _made_with()],
-            outputs=[HEAD_PROXY.Output("head_proxy", tooltip="The person, for Transfer Expression and rendering.")],
+            outputs=[HEAD_PROXY.Output(display_name="head_proxy", tooltip="The person, for Transfer Expression and rendering.")],
         )
 
     @classmethod
@@ -85,8 +85,8 @@ class LoadMotion(_Load):
             description="Loads a saved motion: to render it again, or to drive another person with it.",
             inputs=[_file("motion"), _made_with()],
             outputs=[
-                HEAD_MOTION.Output("head_motion", tooltip="For rendering, or as driver of Transfer Expression."),
-                io.Float.Output("fps", tooltip="Frames per second of the motion, for Create Video."),
+                HEAD_MOTION.Output(display_name="head_motion", tooltip="For rendering, or as driver of Transfer Expression."),
+                io.Float.Output(display_name="fps", tooltip="Frames per second of the motion, for Create Video."),
             ],
         )
 

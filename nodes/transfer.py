@@ -60,8 +60,8 @@ class TransferExpression(io.ComfyNode):
                 _share("smoothing", 1.0, "Smooths the motion over time, in seconds. 0 is off; 0.04 calms jitter."),
             ],
             outputs=[
-                HEAD_MOTION.Output("head_motion", tooltip="Expression and pose of the person for every frame of the driver."),
-                io.Float.Output("fps", tooltip="Frames per second of the driver, for Create Video."),
+                HEAD_MOTION.Output(display_name="head_motion", tooltip="Expression and pose of the person for every frame of the driver."),
+                io.Float.Output(display_name="fps", tooltip="Frames per second of the driver, for Create Video."),
             ],
         )
 
