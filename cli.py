@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 @contextlib.contextmanager
 def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A progress callable `(done, total)` that draws a tqdm bar."""
-    with tqdm(desc=label, unit="frame") as bar:
+    with tqdm(desc=label, unit=" steps") as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

@@ -14,6 +14,7 @@ from .motion import HeadMotion
 
 # Small coefficients are a resting face and fit noise; what goes beyond was acted. In units of the model's upper bound.
 RESTING_LIMIT = 0.25
+RESTING_JAW_OPEN = 0.05  # share of jawOpen's bound up to which the mouth counts as closed
 QUIET_SHARE = 0.15  # share of a clip's frames that count as quiet
 
 
@@ -27,9 +28,18 @@ class Rest:
 
 
 def resting_expression(expression: Tensor, model: HeadModel) -> Tensor:
-    """Part of an expression [E] that may be the face's resting shape: each coefficient limited to a quarter of its bound."""
+    """Part of an expression [E] that may be the face's resting shape.
+
+    Each coefficient is limited to a quarter of its bound. Lips that part with an open jaw say nothing about their shape at
+    rest, so with ARKit's names the mouth's coefficients fade to 0 as jawOpen grows.
+    """
     low, high = model.expression_bounds.to(expression).unbind(-1)
-    return torch.minimum(torch.maximum(expression, RESTING_LIMIT * low), RESTING_LIMIT * high)
+    rest = torch.minimum(torch.maximum(expression, RESTING_LIMIT * low), RESTING_LIMIT * high)
+    if "jawOpen" in model.expression_names:
+        mouth = [i for i, name in enumerate(model.expression_names) if name.startswith(("jaw", "mouth", "tongue"))]
+        jaw = model.expression_names.index("jawOpen")
+        rest[mouth] *= (1 - (expression[jaw] / high[jaw] - RESTING_JAW_OPEN) / RESTING_LIMIT).clamp(0, 1)
+    return rest
 
 
 def quiet_frames(driver: HeadTrack | HeadMotion, share: float = QUIET_SHARE) -> Tensor:
