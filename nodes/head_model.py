@@ -14,6 +14,7 @@ from .types import CATEGORY, HEAD_MODEL
 
 EMBEDDED = "embedded (MakeHuman, CC0)"
 FOLDER = "smplx"
+TABLE = ".landmarks.npz"  # what a calibration leaves beside a model
 
 folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
 
