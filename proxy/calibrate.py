@@ -150,7 +150,7 @@ def _solve(model: HeadModel, views: _Views, candidates: Tensor, local: Tensor) -
 
 def _closest(views: _Views, allowed: Tensor, weight: Tensor) -> Tensor:
     """Vertex [P], index into the candidates, with the least weighted mean square distance to each landmark."""
-    facing = views.facing.mT  # [K, N]
+    facing = views.facing.sqrt().mT  # [K, N]
     total = facing @ weight  # [K, P]
     squares = facing * (views.vertex**2).sum(-1).mT
     cost = squares @ weight + facing @ (weight * (views.landmark**2).sum(-1))
@@ -176,7 +176,7 @@ def _refine(
     for landmark in range(POINTS):
         tried = usable[near[landmark][same[landmark]]]
         corners = faces[tried]  # [Q, 3]
-        w = weight[:, landmark] * views.facing[:, corners].mean(-1).mT  # [Q, N]
+        w = weight[:, landmark] * views.facing[:, corners].mean(-1).sqrt().mT  # [Q, N]
         share, cost = _inside(views.vertex[:, corners].transpose(0, 1), views.landmark[:, landmark], w)
         cost = cost.masked_fill(w.sum(1) < SEEN / 2 * weight[:, landmark].sum(), torch.inf)
         at = int(cost.argmin())

@@ -17,8 +17,8 @@ from .rotation import compose
 IMAGE, OVERSAMPLE = 256, 2  # pixels; each is the mean of OVERSAMPLE^2 samples
 FOCAL = 2.2  # of the image's height
 FACE_SHARE = 0.52  # height of the face region in the image's height
-YAWS = (0, 0, 15, -15, 30, -30, 45, -45, 0, 0)  # degrees
-PITCHES = (0, 0, 0, 0, 0, 0, 0, 0, 15, -15)
+YAWS = (0, 0, 8, -8, 15, -15, 28, -28, 0, 0)  # degrees, as faces in clips are mostly seen: a landmark slides as the head turns
+PITCHES = (0, 0, 0, 0, 0, 0, 0, 0, 12, -12)
 BROW_SPAN = (0.17, 0.92)  # from the middle of the face, in distances between the eyes
 BROW_HEIGHT, BROW_RISE = 0.29, 0.07  # above the eyes, and of the arc
 LASH_REACH = 0.0036  # metres from the eyeball

@@ -85,16 +85,22 @@ class Problem:
         for joint, sigma in sigmas.items():
             at = e + 3 * (JOINTS.index(joint) - 1)
             result[range(at, at + 3), range(at, at + 3)] = sigma**-2
-        left, right = (e + 3 * (JOINTS.index(name) - 1) for name in ("left_eye", "right_eye"))
+        result = result.to(self.sigma)
+        turns = model.expression_joints.to(self.sigma)  # [E, J, 3]
+        left, right = (JOINTS.index(name) for name in ("left_eye", "right_eye"))
         for axis in range(3):
-            # Mean and difference of the eyes are independent; the eye does not roll about its axis of sight.
-            mean = (0.1 * settings.eyes if axis == 2 else settings.eyes) ** -2 / 4
-            difference = settings.vergence**-2
-            a, b = left + axis, right + axis
-            result[[a, b], [a, b]] = mean + difference
-            result[[a, b], [b, a]] = mean - difference
+            # Each eye's own turn is free within a gaze's range, but together with what expressions add both look the same way.
+            # No eye rolls about its axis of sight.
+            apart = torch.zeros_like(self.sigma)
+            apart[:e] = turns[:, left, axis] - turns[:, right, axis]
+            for eye, sign in ((left, 1.0), (right, -1.0)):
+                at = e + 3 * (eye - 1) + axis
+                apart[at] = sign
+                result[at, at] += (0.1 * settings.eyes if axis == 2 else settings.eyes) ** -2 / 2
+            apart = apart * self.sigma
+            result += apart[:, None] * apart / settings.vergence**2
         result[range(-3, 0), range(-3, 0)] = FLAT
-        return result.to(self.sigma)
+        return result
 
     # -- variables ---------------------------------------------------------------------------------------------------
 

@@ -13,11 +13,11 @@ class FitSettings:
 
     noise: float = 0.012  # sigma of one landmark, share of the face's size
     robust: float = 0.06  # distance at which a landmark counts as an outlier (Geman-McClure), share of the face's size
-    evidence: float = 1500.0  # how many independent points the 478 are worth: their errors go together
-    back_facing: float = 0.1  # weight of a landmark whose surface looks away from the camera
+    evidence: float = 2000.0  # how many independent points the 478 are worth: their errors go together
+    back_facing: float = 0.4  # weight of a landmark whose surface looks away from the camera
     identity_modes: int = 120  # leading identity coefficients that are fitted; the others stay 0
     identity: float = 1.0  # sigma of a standardised identity coefficient
-    expression: float = 0.45  # sigma of an expression coefficient, share of the larger of its bounds
+    expression: float = 0.25  # sigma of an expression coefficient, share of the larger of its bounds
     neck: float = 0.25  # sigma of the neck's rotation, radians
     head: float = 0.35  # sigma of the head's rotation against the neck, radians
     jaw: float = 0.04  # sigma of the jaw's rotation beyond what the expression gives, radians
@@ -26,7 +26,7 @@ class FitSettings:
     vergence: float = 0.03  # sigma of the difference between the two eyes, radians
     torso_free: float = 0.6  # mean rotation of a clip that neck and head take alone; the rest turns the root, radians
     field_of_view: float = math.radians(32)  # vertical, of a picture as high as wide; used where no focal length is given
-    focal: float = 0.15  # sigma of the logarithm of the focal length
+    focal: float = 0.08  # sigma of the logarithm of the focal length
     speed_expression: float = 0.25  # sigma of an expression's change in 1/25 s, share of the larger of its bounds
     speed_rotation: float = 0.08  # sigma of a joint's turn in 1/25 s, radians
     speed_translation: float = 0.02  # sigma of the head's shift in 1/25 s, metres
