@@ -16,16 +16,15 @@ from torch import Tensor
 from .head_model import HeadModel
 from .inpaint import pull_push
 from .lighting import shade
-from .photo_light import face_skin, on_person, sample_at, skin_light, vertex_colours
+from .photo_light import face_skin, on_person, sample_at, skin_light
 from .posing import Shot
 from .raster import Rasterizer
-from .render_interior import dense_template, interior_light, part_vertices
+from .render_interior import dense_template, part_vertices
 from .render_regions import eye_surround
 from .tint import interior_albedo, measure_tint
 
 RELIGHT = 0.6  # share of the fitted light that is taken out of the texture
 GAIN = (0.6, 1.7)  # limits of what taking the light out may do to a texel
-SOFT_PARTS = ("tongue", "gums", "mouth")
 MIRROR_TRUST = 0.7
 DARK = (0.8, 0.95)  # luminance against the face's mean: surely no bare skin .. surely skin
 
@@ -86,27 +85,12 @@ def unwrap_albedo(photo: Tensor, person: Tensor, shot: Shot, size: int) -> tuple
     bare = pull_push(atlas.image(known), atlas.image(total.clamp(max=1) * plain.square() * _bright(known, total * plain)))
     filled = filled + atlas.image(lids.clamp(0, 1)) * (bare - filled)
 
-    inside = _inside(photo, shot, light, atlas)
+    inside = atlas.image(atlas.pixels(interior_albedo(model, measure_tint(photo, shot, light)))[0])
     covered = atlas.image(torch.ones_like(skin))
     skin_image = atlas.image(skin)
     texture = filled * skin_image + inside * (1 - skin_image)
     texture = pull_push(texture, (covered > 0).float())
     return texture[0].clamp(0, 1), atlas.image(confidence)[0].clamp(0, 1)
-
-
-def _inside(photo: Tensor, shot: Shot, light: Tensor, atlas: Atlas) -> Tensor:
-    """Texture [1, 3, size, size] of eyes and mouth: the model's own colours in the photo's tint.
-
-    What an open mouth shows of its inside goes on top, and its difference to the tint spreads to what it hides.
-    """
-    model = shot.stage.model
-    albedo = interior_albedo(model, measure_tint(photo, shot, light))
-    dark = interior_light(model)[:, None]
-    shown = (vertex_colours(photo, shot) / dark).clamp(0, 1)
-    mouth = part_vertices(model, *SOFT_PARTS).float()
-    own, residual, weight, in_mouth = atlas.pixels(albedo, shown - albedo, (mouth * shot.visibility[0])[:, None], mouth[:, None])
-    weight = atlas.image(weight.square())
-    return atlas.image(own) + atlas.image(in_mouth) * pull_push(atlas.image(residual), weight)
 
 
 def _bright(colour: Tensor, weight: Tensor) -> Tensor:

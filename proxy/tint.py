@@ -15,15 +15,15 @@ from .render_interior import INNER, interior_light, part_vertices
 from .render_regions import IRIS_ANGLE, eye_angle
 
 ENOUGH = 0.6  # mean visibility of a vertex that counts as seen
-FEW = 12  # vertices below which a colour is not measured
+FEW, FEW_INNER = 12, 60  # vertices below which a colour is not measured: of an eye, of the inside of the mouth
 PUPIL_ANGLE = 0.22
 LUMINANCE = (0.299, 0.587, 0.114)
-USUAL_SKIN = (0.76, 0.57, 0.48)  # albedo of the skin that the model's own colours were made for
-HUE_LIMITS = (0.75, 1.25)
+IVORY = 0.45  # how far whites lean to the hue of the skin
 WHITE, WHITE_LIMITS = 1.15, (0.75, 1.7)  # luminance of the white of the eye in that of the skin: usual, lowest and highest
 TEETH = 0.6  # luminance of measured teeth against expected ones below which they are none
 MOUTH = (("upper_teeth", "lower_teeth"), ("tongue", "gums", "mouth"))
-GAIN_LIMITS = (0.2, 1.35)
+GAIN_LIMITS, INNER_LIMITS = (0.2, 1.35), (0.3, 2.5)
+DARKEST = (0.5, 0.0)  # of MOUTH: teeth are measured where they are bright, between dark gaps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,32 +47,36 @@ def measure_tint(photo: Tensor, shot: Shot, light: Tensor) -> Tint:
     skin = face_skin(model) * seen
     skin_colour = (colours * skin[:, None]).sum(0) / skin.sum().clamp(min=1e-6)
     level = (skin_colour @ luminance).clamp(min=0.05)
-    # The light's own colour: that of this skin against the skin that the model's colours were made for.
-    usual = colours.new_tensor(USUAL_SKIN)
-    hue = (skin_colour / level / (usual / (usual @ luminance))).clamp(*HUE_LIMITS)
+    # Eyes and teeth look white between neutral and the skin's own hue, whatever the light: bluer or greener looks wrong.
+    ivory = 1 + IVORY * (skin_colour / level - 1)
     angle = eye_angle(model)
-    white = WHITE * level * hue
+    white = WHITE * level * ivory
     sclera = seen & _front_sclera(angle)
     if int(sclera.sum()) >= FEW:
         found = colours[sclera] @ luminance
         bright = colours[sclera][found >= found.quantile(0.5)].mean(0)
-        low, high = (limit * level for limit in WHITE_LIMITS)
-        white = bright * ((bright @ luminance).clamp(low, high) / (bright @ luminance).clamp(min=1e-3))
+        hue = (bright / (bright @ luminance).clamp(min=1e-3) + ivory) / 2
+        white = hue * (bright @ luminance).clamp(WHITE_LIMITS[0] * level, WHITE_LIMITS[1] * level)
     iris = torch.stack([_iris_colour(model, name, colours, seen, angle) for name in ("left_eye", "right_eye")])
-    default_white = model.part_colour[PARTS.index("left_eye")] @ luminance
-    mouth = ((white @ luminance) / default_white * hue).clamp(*GAIN_LIMITS)
+    own_white = model.part_colour[PARTS.index("left_eye")].to(white) @ luminance
+    mouth = ((white @ luminance) / own_white * ivory).clamp(*GAIN_LIMITS)
     expected = model.albedo * inside
-    inner = torch.stack([_gain(colours, expected, seen & part_vertices(model, *parts)) for parts in MOUTH])
+    teeth, soft = (
+        _gain(colours, expected, seen & part_vertices(model, *parts), darkest) for parts, darkest in zip(MOUTH, DARKEST)
+    )
     # What is dark where teeth are expected is the mouth behind them.
-    inner[0] = torch.where((inner[0] @ luminance) > TEETH * (mouth @ luminance), inner[0], torch.nan)
+    teeth = torch.where((teeth @ luminance) > TEETH * (mouth @ luminance), teeth, torch.nan)
+    inner = torch.stack([teeth, soft])
     return Tint(white, torch.where(iris.isnan(), iris.flip(0), iris), mouth, inner)
 
 
-def _gain(found: Tensor, expected: Tensor, chosen: Tensor) -> Tensor:
-    """Ratio [3] of the median colours of chosen vertices, NaN for few of them."""
-    if int(chosen.sum()) < FEW:
+def _gain(found: Tensor, expected: Tensor, chosen: Tensor, darkest: float) -> Tensor:
+    """Ratio [3] of the mean colours of chosen vertices, without the share `darkest` of them; NaN for few of them."""
+    if int(chosen.sum()) < FEW_INNER:
         return torch.full((3,), torch.nan, dtype=found.dtype, device=found.device)
-    return found[chosen].median(0).values / expected[chosen].median(0).values.clamp(min=0.02)
+    level = found[chosen].mean(-1)
+    kept = level >= level.quantile(darkest)
+    return (found[chosen][kept].mean(0) / expected[chosen][kept].mean(0).clamp(min=0.02)).clamp(*INNER_LIMITS)
 
 
 def _front_sclera(angle: Tensor) -> Tensor:
