@@ -16,7 +16,7 @@ class FitSettings:
     evidence: float = 2000.0  # how many independent points the 478 are worth: their errors go together
     back_facing: float = 0.4  # weight of a landmark whose surface looks away from the camera
     identity_modes: int = 120  # leading identity coefficients that are fitted; the others stay 0
-    identity: float = 1.0  # sigma of a standardised identity coefficient
+    identity: float = 0.9  # sigma of a standardised identity coefficient
     expression: float = 0.25  # sigma of an expression coefficient, share of the larger of its bounds
     neck: float = 0.25  # sigma of the neck's rotation, radians
     head: float = 0.35  # sigma of the head's rotation against the neck, radians
@@ -30,7 +30,7 @@ class FitSettings:
     speed_expression: float = 0.25  # sigma of an expression's change in 1/25 s, share of the larger of its bounds
     speed_rotation: float = 0.08  # sigma of a joint's turn in 1/25 s, radians
     speed_translation: float = 0.02  # sigma of the head's shift in 1/25 s, metres
-    keyframes: int = 48  # frames that identity and focal length are fitted on
+    keyframes: int = 32  # frames that identity and focal length are fitted on
     shape_rounds: int = 12  # at most so many Gauss-Newton rounds for the key frames
     motion_rounds: int = 6  # and for all frames, identity fixed
-    tolerance: float = 1e-3  # a relative drop of the cost below this ends the rounds
+    tolerance: float = 5e-3  # a relative drop of the cost below this ends the rounds
