@@ -15,7 +15,6 @@ from .posing import MIN_SIDE, SourcePose, Stage, camera_space, check_models, out
 from .source_picture import frame_source, person_mask
 from .texture import unwrap_albedo
 
-WORK_SIDE = 2048  # longest side at which the source is read; a texture of 1024 texels holds no more
 CROP_MARGIN = 1.7  # side of the crop square, in heights of the face
 
 
@@ -68,9 +67,7 @@ def build_proxy(
         height=track.height,
         crop=_crop(track.landmarks_fit[frame]),
     ).to(device)
-    longest = max(track.width, track.height)
-    shrink = min(1.0, WORK_SIDE / longest)
-    camera = output_camera(proxy.camera, max(MIN_SIDE, round(track.width * shrink)), max(MIN_SIDE, round(track.height * shrink)))
+    camera = output_camera(proxy.camera)
     source = source.to(device).float()
     photo = frame_source(source, proxy.camera, camera)
     person = frame_source(person_mask(source, person), proxy.camera, camera)

@@ -13,7 +13,8 @@ from .head_model import HeadModel
 from .head_proxy import HeadProxy
 from .raster import Raster, Rasterizer
 
-MIN_SIDE, MAX_SIDE = 16, 8192
+MIN_SIDE, DEFAULT_SIDE, MAX_SIDE = 16, 2048, 8192
+PIXELS_AT_ONCE = 2**22  # of all frames of a chunk together: bounds the memory of large pictures
 HIDDEN_PARTS = ("cornea",)
 DEPTH_TOLERANCE = 0.002  # metres: how far behind the nearest surface a vertex still counts as seen
 FACING_RANGE = 0.25  # cosine at which a surface counts as fully facing the camera
@@ -32,11 +33,12 @@ def check_models(model: HeadModel, *parts) -> None:
 def output_camera(camera: Camera, width: int | None = None, height: int | None = None) -> Camera:
     """The source's camera for an output picture: the whole source frame fits inside, centred, the rest lies around it.
 
-    With one side given the other keeps the source's aspect; with none the output has the source's size. Raises
-    ValueError for a side outside MIN_SIDE..MAX_SIDE.
+    With one side given the other keeps the source's aspect; with none the output has the source's size, its longer side no
+    more than DEFAULT_SIDE. Raises ValueError for a side outside MIN_SIDE..MAX_SIDE.
     """
     if width is None and height is None:
-        width, height = camera.width, camera.height
+        shrink = min(1.0, DEFAULT_SIDE / max(camera.width, camera.height))
+        width, height = round(camera.width * shrink), round(camera.height * shrink)
     width = round(height * camera.width / camera.height) if width is None else width
     height = round(width * camera.height / camera.width) if height is None else height
     if not (MIN_SIDE <= width <= MAX_SIDE and MIN_SIDE <= height <= MAX_SIDE):
@@ -44,6 +46,11 @@ def output_camera(camera: Camera, width: int | None = None, height: int | None =
     scale = min(width / camera.width, height / camera.height)
     left, top = (camera.width - width / scale) / 2, (camera.height - height / scale) / 2
     return camera.viewport(left, top, width / scale, height / scale, width, height)
+
+
+def frames_at_once(camera: Camera, chunk: int) -> int:
+    """Frames to render together: `chunk`, or fewer for large pictures."""
+    return max(1, min(chunk, PIXELS_AT_ONCE // (camera.width * camera.height)))
 
 
 def camera_space(model: HeadModel, identity: Tensor, pose, start: int = 0, stop: int | None = None) -> Tensor:

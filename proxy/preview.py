@@ -16,7 +16,7 @@ from .head_model import HeadModel
 from .head_proxy import HeadProxy
 from .inpaint import box_blur
 from .lighting import shade
-from .posing import Shot, Stage, camera_space, check_models, output_camera
+from .posing import Shot, Stage, camera_space, check_models, frames_at_once, output_camera
 from .preview_flow import backward_flow
 from .preview_source import PreviewSource, seen_area
 from .warp2d import pixel_grid, sample_pixels
@@ -40,8 +40,8 @@ def render_preview(
 ) -> Iterator[Tensor]:
     """Animates the source picture [3, H, W] or [1, 3, H, W] (0..1) by a motion (HeadMotion or HeadTrack).
 
-    Yields float32 frames [t, H, W, 3] in 0..1, `chunk` at a time. `size` (width, height) as in `output_camera`; default: that of
-    the source. `person` [H, W] is a mask 0..1 of everything that belongs to the person; by default it is found by the
+    Yields float32 frames [t, H, W, 3] in 0..1, at most `chunk` at a time. `size` (width, height) as in `output_camera`; default: that of
+    the source, up to 2048 pixels on the longer side. `person` [H, W] is a mask 0..1 of everything that belongs to the person; by default it is found by the
     landmarker's segmentation. Runs on the device of `model`; `progress(done, total)` counts frames.
 
     Raises ValueError if the picture has not the size of the proxy's source, for a bad size, an empty motion, or a proxy or motion of
@@ -57,7 +57,7 @@ def render_preview(
     if len(motion) < 1:
         raise ValueError("the motion has no frames; transfer at least one frame")
     camera = output_camera(proxy.camera, *(size or (None, None)))
-    return _render(source, proxy, motion, model, camera, max(1, chunk), person, progress)
+    return _render(source, proxy, motion, model, camera, frames_at_once(camera, chunk), person, progress)
 
 
 def _render(source, proxy, motion, model, camera, chunk, person, progress) -> Iterator[Tensor]:

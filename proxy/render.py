@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .head_model import HeadModel
 from .head_proxy import HeadProxy
-from .posing import Shot, Stage, camera_space, check_models, output_camera
+from .posing import Shot, Stage, camera_space, check_models, frames_at_once, output_camera
 from .render_depth import depth_range
 from .render_interior import interior_light
 from .render_lines import draw_landmark_lines
@@ -49,14 +49,14 @@ def render_maps(
     directx: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
-    """Renders condition maps of a motion (HeadMotion or HeadTrack), `chunk` frames at a time.
+    """Renders condition maps of a motion (HeadMotion or HeadTrack), at most `chunk` frames at a time.
 
     Yields {map: float32 [t, H, W, 3]} in 0..1 ("mask": [t, H, W, 1]), black where there is no head:
     normals (camera space, OpenGL, encoded (n + 1) / 2; `directx` turns the green channel), depth (inverse distance, near is
     white, one range for the whole motion), mask (coverage), regions (labels in REGION_COLOURS), landmarks (face lines),
     shaded (grey under two lights), textured (the proxy's albedo). The cornea is left out, so the iris is seen.
 
-    The output has the source picture's framing: see `output_camera`; default size is the source's. Runs on the device of
+    The output has the source picture's framing: see `output_camera`; default size is the source's up to 2048 pixels. Runs on the device of
     `model`. `progress(done, total)` counts frames. Raises ValueError for an unknown map, an empty motion, a bad size, or
     a proxy or motion of another head model.
     """
@@ -67,7 +67,7 @@ def render_maps(
     camera = output_camera(proxy.camera, width, height)
     if len(motion) < 1:
         raise ValueError("the motion has no frames; transfer at least one frame")
-    return _render(proxy, motion, model, tuple(maps), camera, max(1, chunk), directx, progress)
+    return _render(proxy, motion, model, tuple(maps), camera, frames_at_once(camera, chunk), directx, progress)
 
 
 def _render(proxy, motion, model, maps, camera, chunk, directx, progress) -> Iterator[dict[str, Tensor]]:

@@ -18,6 +18,7 @@ ENOUGH = 0.6  # mean visibility of a vertex that counts as seen
 FEW, FEW_INNER = 12, 60  # vertices below which a colour is not measured: of an eye, of the inside of the mouth
 PUPIL_ANGLE = 0.22
 LUMINANCE = (0.299, 0.587, 0.114)
+LINING = 0.4  # least albedo of the mouth's lining, in that of the tongue
 IVORY = 0.45  # how far whites lean to the hue of the skin
 WHITE, WHITE_LIMITS = 1.15, (0.75, 1.7)  # luminance of the white of the eye in that of the skin: usual, lowest and highest
 TEETH = 0.6  # luminance of measured teeth against expected ones below which they are none
@@ -104,4 +105,7 @@ def interior_albedo(model: HeadModel, tint: Tint) -> Tensor:
     for gain, parts in zip(tint.inner, MOUTH):
         gain = torch.where(gain.isnan(), tint.mouth, gain)
         albedo = torch.where(part_vertices(model, *parts)[:, None], albedo * gain, albedo)
-    return albedo.clamp(0, 1)
+    # The lining is painted nearly black at the back; light that a mouth scatters keeps it from being quite so.
+    scattered = LINING * albedo[part_vertices(model, "tongue")].mean(0)
+    lining = part_vertices(model, "mouth")[:, None]
+    return torch.where(lining, torch.maximum(albedo, scattered), albedo).clamp(0, 1)

@@ -248,3 +248,10 @@ def test_contact_sheet_lays_out_rows():
     assert torch.allclose(sheet[14:34, 14:54], wide.expand(-1, -1, 3), atol=1e-5)
     with pytest.raises(ValueError, match="at least one picture"):
         contact_sheet([])
+
+
+def test_large_pictures_are_rendered_in_fewer_frames_at_once(model, proxy):
+    assert output_camera(Camera.centred(4000, 4000, 3000)) == Camera.centred(2048, 2048, 1536)
+    motion = make_track(model, SIZE, SIZE, yaws=(0.0, 0.1, 0.2))
+    chunks = list(render_maps(proxy, motion, model, ["mask"], width=1600, height=1600, chunk=8))
+    assert [len(chunk["mask"]) for chunk in chunks] == [1, 1, 1]
