@@ -40,9 +40,9 @@ def render_preview(
 ) -> Iterator[Tensor]:
     """Animates the source picture [3, H, W] or [1, 3, H, W] (0..1) by a motion (HeadMotion or HeadTrack).
 
-    Yields float32 frames [t, H, W, 3] in 0..1, at most `chunk` at a time. `size` (width, height) as in `output_camera`; default: that of
-    the source, up to 2048 pixels on the longer side. `person` [H, W] is a mask 0..1 of everything that belongs to the person; by default it is found by the
-    landmarker's segmentation. Runs on the device of `model`; `progress(done, total)` counts frames.
+    Yields float32 frames [t, H, W, 3] in 0..1, at most `chunk` at a time. `size` (width, height) as in `output_camera`;
+    default: that of the source, up to 2048 pixels on the longer side. `person` [H, W] is a mask 0..1 of everything that
+    belongs to the person; by default it is found by the landmarker's segmentation. Runs on the device of `model`; `progress(done, total)` counts frames.
 
     Raises ValueError if the picture has not the size of the proxy's source, for a bad size, an empty motion, or a proxy or motion of
     another head model.

@@ -6,12 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .camera import Camera
+from .inpaint import pull_push
 from .landmarks import load_landmarker
 from .warp2d import pixel_grid, sample_pixels
 
 
 def frame_source(source: Tensor, camera: Camera, output: Camera) -> Tensor:
-    """Source [C, H, W] of `camera` resampled to `output`, a viewport of it: [1, C, H', W'], its border repeated outside.
+    """Source [C, H, W] of `camera` resampled to `output`, a viewport of it: [1, C, H', W'], smoothly continued outside.
 
     Where the two cameras agree the picture comes back untouched; where the output is smaller it is filtered first.
     """
@@ -28,7 +29,9 @@ def frame_source(source: Tensor, camera: Camera, output: Camera) -> Tensor:
     y = (pixels[:, 1] - output.cy) / scale + camera.cy
     pixels[:, 0], pixels[:, 1] = x * ratio_x, y * ratio_y
     mode = "bicubic" if scale > 1 else "bilinear"
-    return sample_pixels(picture, pixels, mode).clamp(0, 1)
+    framed = sample_pixels(picture, pixels, mode).clamp(0, 1)
+    inside = (x >= 0) & (x <= camera.width) & (y >= 0) & (y <= camera.height)
+    return framed if bool(inside.all()) else pull_push(framed, inside[:, None].to(framed))
 
 
 def person_mask(source: Tensor, person: Tensor | None = None) -> Tensor:
@@ -39,5 +42,5 @@ def person_mask(source: Tensor, person: Tensor | None = None) -> Tensor:
     if person is None:
         return load_landmarker(source.device).segment(source[None])
     if person.shape != source.shape[1:]:
-        raise ValueError(f"the person mask has shape {list(person.shape)}; expected {list(source.shape[1:])}, that of the picture")
+        raise ValueError(f"the person mask has shape {list(person.shape)}; expected {list(source.shape[1:])}, the picture's")
     return person[None].to(source)

@@ -88,7 +88,7 @@ def _bar(name: str, value: float, unit: str, bound: float) -> dict:
 
 
 def render_bars(data: Path) -> list[dict]:
-    """Milliseconds of CPU time per frame for each map, all maps and the preview at 512 x 512, and the peak memory of 1,000 frames.
+    """Milliseconds of CPU time per frame for each map, all maps and the preview at 512 x 512, and the peak memory of a long clip.
 
     `data` is not read: the scene is rendered from the embedded head.
     """

@@ -213,6 +213,10 @@ def test_frame_source_follows_the_camera(generator):
     assert (halved[0] - boxes).abs().mean() < 0.06
     part = frame_source(picture, camera, camera.viewport(10, 5, 30, 20, 30, 20))
     assert torch.allclose(part[0], picture[:, 5:25, 10:40], atol=1e-4)
+    wider = frame_source(picture, camera, camera.viewport(-10, -10, 80, 60, 80, 60))
+    assert torch.allclose(wider[0, :, 10:50, 10:70], picture, atol=1e-4)
+    outside = wider[0, :, :10]
+    assert 0 < outside.min() and outside.max() < 1 and outside.diff(dim=-1).abs().mean() < 0.1
 
 
 def test_source_pose_is_one_frame(painted, model):
