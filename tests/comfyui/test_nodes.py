@@ -44,6 +44,18 @@ def test_fit_reads_a_video_as_its_frames(comfyui, media):
     assert Image.open(pictures[0]).size == media.size
 
 
+def test_fit_reads_a_video_that_is_no_file(comfyui, media):
+    graph = {
+        "photo": node("LoadImage", image=media.portrait),
+        "twice": node("RepeatImageBatch", image=["photo", 0], amount=2),
+        "video": node("CreateVideo", images=["twice", 0], fps=12.0),
+        "fit": node("ExpPortraitFit", images=["video", 0]),
+        "overlay": node("ExpPortraitFitOverlay", images=["twice", 0], head_track=["fit", 0]),
+        "show": node("PreviewImage", images=["overlay", 0]),
+    }
+    assert len(comfyui.saved(comfyui.run(graph))) == 2
+
+
 def test_proxy_and_motion_survive_saving(comfyui, portrait_graph):
     saving = portrait_graph | {
         "proxy": node("ExpPortraitSaveProxy", head_proxy=["build", 0], filename_prefix="heads/proxy"),
@@ -79,7 +91,7 @@ def test_loaders_stay_in_their_folders(comfyui, name):
     assert "a" in json.loads(content)["node_errors"]
 
 
-def test_glb_is_written_and_shown(comfyui, portrait_graph):
+def test_glb_is_written_and_named_for_the_viewer(comfyui, portrait_graph):
     graph = portrait_graph | {"glb": node("ExpPortraitExportGLB", head_proxy=["build", 0], head_motion=["transfer", 0])}
     name = comfyui.run(graph)["glb"]["result"][0]
     content = (comfyui.base / "output" / name).read_bytes()
@@ -130,6 +142,16 @@ def test_a_broken_head_model_is_one_sentence(comfyui, portrait_graph):
         "save": node("ExpPortraitSaveProxy", head_proxy=["build", 0], filename_prefix="never"),
     }
     one_sentence(comfyui.failure(graph), "SMPLX_BROKEN.npz")
+
+
+def test_head_models_are_listed_without_their_landmark_tables(comfyui):
+    folder = comfyui.base / "models/smplx"
+    folder.mkdir(exist_ok=True)
+    for name in ("SMPLX_MINE.npz", "SMPLX_MINE.npz.landmarks.npz", "SMPLX_MINE.pkl"):
+        (folder / name).touch()
+    listed = json.dumps(comfyui.get("/object_info/ExpPortraitLoadHead"))
+    assert '"SMPLX_MINE.npz"' in listed
+    assert "landmarks.npz" not in listed and "MINE.pkl" not in listed
 
 
 def test_cancel_stops_a_fit_soon(comfyui, media):
