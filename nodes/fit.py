@@ -59,8 +59,8 @@ class FitHead(io.ComfyNode):
                     options=MISSING,
                     default=MISSING[0],
                     optional=True,
-                    tooltip="Frames without a face: interpolate between the neighbours, repeat the previous frame, or leave them "
-                    "at rest. They are marked as not valid in any case.",
+                    tooltip="The landmarks of frames without a face: between the neighbours, those of the previous frame, or none. "
+                    "The head moves on smoothly through such frames; they are marked as not valid.",
                 ),
                 io.Float.Input(
                     "focal",
