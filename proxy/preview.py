@@ -19,6 +19,7 @@ from .lighting import shade
 from .posing import Shot, Stage, camera_space, check_models, frames_at_once, output_camera
 from .preview_flow import backward_flow
 from .preview_source import PreviewSource, seen_area
+from .render_interior import posed_interior_light
 from .warp2d import pixel_grid, sample_pixels
 
 SEEN = (0.15, 0.45)  # share of a point's present area that the photo must have shown to be trusted: not at all .. fully
@@ -120,5 +121,6 @@ def _relight(known: PreviewSource, shot: Shot) -> Tensor:
 def _drawn_light(known: PreviewSource, shot: Shot) -> Tensor:
     """Light [t, V, 3] on what is drawn from the texture. In the mouth, where it comes from all sides, its depth counts most."""
     skin = shade(known.light, shot.normals).pow(known.texture_light)
-    mouth = known.interior[:, None] * (MOUTH_ROUND + (1 - MOUTH_ROUND) * shot.facing.clamp(min=0))[..., None]
+    mouth = posed_interior_light(shot.stage.model, known.interior, shot.vertices)[..., None]
+    mouth = mouth * (MOUTH_ROUND + (1 - MOUTH_ROUND) * shot.facing.clamp(min=0))[..., None]
     return torch.where(known.mouth[:, None], mouth, skin)

@@ -15,7 +15,7 @@ from .head_model import HeadModel
 from .head_proxy import HeadProxy
 from .posing import Shot, Stage, camera_space, check_models, frames_at_once, output_camera
 from .render_depth import depth_range
-from .render_interior import interior_light
+from .render_interior import interior_light, posed_interior_light
 from .render_lines import draw_landmark_lines
 from .render_regions import REGION_COLOURS, region_scores
 
@@ -34,7 +34,7 @@ class _Scene:
     proxy: HeadProxy
     depths: tuple[float, float]  # inverse distance that becomes black and white
     directx: bool
-    interior: Tensor  # [V, 1] light left inside the mouth
+    interior: Tensor  # [V] light left inside the mouth at rest
     regions: Tensor  # [V, R]
 
 
@@ -76,7 +76,7 @@ def _render(proxy, motion, model, maps, camera, chunk, directx, progress) -> Ite
         proxy=proxy.to(model.template.device),
         depths=depth_range(proxy, motion, model) if "depth" in maps else (0.0, 1.0),
         directx=directx,
-        interior=interior_light(model)[:, None],
+        interior=interior_light(model),
         regions=region_scores(model),
     )
     for start in range(0, len(motion), chunk):
@@ -130,11 +130,11 @@ def _clay(scene: _Scene, shot: Shot) -> Tensor:
     light = AMBIENT + KEY * (shot.normals @ key).clamp(min=0) + FILL * (shot.normals @ fill).clamp(min=0)
     own = model.albedo.mean(-1)
     grey = torch.where(scene.stage.vertex_parts == 0, torch.full_like(own, CLAY), own)  # part 0 is skin
-    return ((light * grey)[..., None] * scene.interior).clamp(0, 1)
+    return (light * grey)[..., None].clamp(0, 1) * _inside(scene, shot)
 
 
 def _inside(scene: _Scene, shot: Shot) -> Tensor:
-    return scene.interior[None]
+    return posed_interior_light(scene.stage.model, scene.interior, shot.vertices)[..., None]
 
 
 # How each map colours its pixels, [P, C]

@@ -14,13 +14,23 @@ INNER = ("upper_teeth", "lower_teeth", "gums", "tongue", "mouth")
 
 
 def interior_light(model: HeadModel) -> Tensor:
-    """Share of light [V] that reaches each vertex of the mouth's inside past the lips; 1 everywhere else."""
+    """Share of light [V] that reaches each vertex of the mouth's inside past the lips at rest; 1 everywhere else."""
     points = dense_template(model)
     inner = part_vertices(model, *INNER)
-    lips = points[model.regions["lips"] > 0.5, 2]
-    front = lips.max() if len(lips) else points[inner, 2].max()
-    depth = (front - OPEN - points[:, 2]).clamp(min=0)
-    return torch.where(inner, DARKEST + (1 - DARKEST) * torch.exp(-depth / REACH), torch.ones_like(depth))
+    return torch.where(inner, _light_behind(model, points[None])[0], torch.ones_like(points[:, 0]))
+
+
+def posed_interior_light(model: HeadModel, rest: Tensor, vertices: Tensor) -> Tensor:
+    """Interior light [t, V] of posed vertices [t, V, 3] in camera space: that at rest [V], or more for a tongue put out."""
+    return torch.where(rest < 1, torch.maximum(rest, _light_behind(model, vertices)), rest)
+
+
+def _light_behind(model: HeadModel, points: Tensor) -> Tensor:
+    """Light [t, V] by the way back from the foremost point of the lips, along z."""
+    lips = model.regions["lips"] > 0.5
+    front = points[:, lips, 2].amax(1, keepdim=True) if bool(lips.any()) else points[..., 2].amax(1, keepdim=True)
+    depth = (front - OPEN - points[..., 2]).clamp(min=0)
+    return DARKEST + (1 - DARKEST) * torch.exp(-depth / REACH)
 
 
 def dense_template(model: HeadModel) -> Tensor:

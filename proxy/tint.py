@@ -21,7 +21,8 @@ LUMINANCE = (0.299, 0.587, 0.114)
 LINING = 0.4  # least albedo of the mouth's lining, in that of the tongue
 IVORY = 0.45  # how far whites lean to the hue of the skin
 WHITE, WHITE_LIMITS = 1.15, (0.75, 1.7)  # luminance of the white of the eye in that of the skin: usual, lowest and highest
-TEETH = 0.6  # luminance of measured teeth against expected ones below which they are none
+TEETH, SOFT = 0.6, 2.4  # measured luminance against the expected: least of teeth, most of tongue and gums
+RED = 1.25  # most that measured teeth may lean to red
 MOUTH = (("upper_teeth", "lower_teeth"), ("tongue", "gums", "mouth"))
 GAIN_LIMITS, INNER_LIMITS = (0.2, 1.35), (0.3, 2.5)
 DARKEST = (0.5, 0.0)  # of MOUTH: teeth are measured where they are bright, between dark gaps
@@ -65,8 +66,10 @@ def measure_tint(photo: Tensor, shot: Shot, light: Tensor) -> Tint:
     teeth, soft = (
         _gain(colours, expected, seen & part_vertices(model, *parts), darkest) for parts, darkest in zip(MOUTH, DARKEST)
     )
-    # What is dark where teeth are expected is the mouth behind them.
-    teeth = torch.where((teeth @ luminance) > TEETH * (mouth @ luminance), teeth, torch.nan)
+    # What is dark or red where teeth are expected is the mouth or a lip, and what is bright in the mouth is teeth.
+    usual = mouth @ luminance
+    teeth = torch.where(((teeth @ luminance) > TEETH * usual) & (teeth[0] < RED * teeth[1]), teeth, torch.nan)
+    soft = torch.where((soft @ luminance) < SOFT * usual, soft, torch.nan)
     inner = torch.stack([teeth, soft])
     return Tint(white, torch.where(iris.isnan(), iris.flip(0), iris), mouth, inner)
 
