@@ -21,6 +21,7 @@ from .head_track import HeadTrack
 from .landmark_points import LEFT_CORNER, RIGHT_CORNER, LandmarkPoints, table_of
 from .landmarks import FaceLandmarks, Landmarker
 
+DEPTH_SHARE = 0.8  # MediaPipe's faces are about so much too deep
 Progress = Callable[[int, int], None]
 
 
@@ -106,9 +107,10 @@ class _Fit:
                 progress(done, total)
 
         neutral = self.points.template.sum(1)
-        placed = similarity(neutral, self.detected, self.weight.mean(0))
+        shaped_depth = self.detected * self.detected.new_tensor([1.0, 1.0, DEPTH_SHARE])
+        placed = similarity(neutral, shaped_depth, self.weight.mean(0))
         problem, start = self._problem(neutral, placed)
-        evidence = self._evidence(placed)
+        evidence = self._evidence(placed, problem.unpack(start.frame)[1][:, 1:3].sum(1))
         keys = torch.linspace(0, len(self.frames) - 1, min(settings.keyframes, len(self.frames))).round().long()
         shaped = fit_shape(problem, evidence.take(keys), start.take(keys), tick)
         start = Variables(self._spread(problem, keys, shaped, start), shaped.shared)
@@ -128,14 +130,14 @@ class _Fit:
         place = start_translation(posed.mean(1), self.detected[..., :2].mean(1), placed.scale, self.camera.focal, centre)
         return problem, Variables(problem.pack(expression, joints, place), joints.new_zeros(self.modes + 1))
 
-    def _evidence(self, placed: Similarity) -> Evidence:
+    def _evidence(self, placed: Similarity, turn: Tensor) -> Evidence:
         """Detected points with the size of each face and weights that fall off where the surface looks away."""
         template = LandmarkPoints.of(self.model).template.sum(1)
         span = (template[LEFT_CORNER] - template[RIGHT_CORNER]).norm()
         facing = (self._normals() @ placed.rotation[:, 2].mT).mT  # [N, L] cosine with the axis towards the viewer
         share = (facing / 0.4).clamp(0, 1)
         weight = self.weight * (self.settings.back_facing + (1 - self.settings.back_facing) * share)
-        return Evidence(self.detected[..., :2].contiguous(), weight, placed.scale * span)
+        return Evidence(self.detected[..., :2].contiguous(), weight, placed.scale * span, turn)
 
     def _normals(self) -> Tensor:
         """Normals [L, 3] of the neutral head at the landmarks."""

@@ -40,9 +40,10 @@ class Evidence:
     pixels: Tensor  # [T, L, 2]
     weight: Tensor  # [T, L]
     size: Tensor  # [T] size of the face in pixels
+    turn: Tensor  # [T, 3] neck's plus head's rotation that the landmarks' own depth suggests, radians
 
     def take(self, index: Tensor | slice) -> Evidence:
-        return Evidence(self.pixels[index], self.weight[index], self.size[index])
+        return Evidence(self.pixels[index], self.weight[index], self.size[index], self.turn[index])
 
 
 class System(NamedTuple):
@@ -70,7 +71,12 @@ class Problem:
             [self._expression_sigma, torch.ones(turns * 3).to(root), torch.full((3,), TRANSLATION_SIGMA).to(root)]
         )  # [n]
         self.shared_sigma = torch.cat([torch.full((self.modes,), settings.identity), torch.tensor([settings.focal])]).to(root)
+        self._neck = slice(self.expressions, self.expressions + 3)
+        self._head = slice(self.expressions + 3, self.expressions + 6)
         self.precision = self._precision(model)  # [n, n]
+        pick = torch.zeros(3, len(self.sigma)).to(root)
+        pick[:, self._neck] = pick[:, self._head] = torch.eye(3).to(root)
+        self._turn_precision = pick.mT @ pick / settings.turn**2
         free = torch.full((turns * 3 + 3,), torch.inf).to(root)
         self.lower = torch.cat([bounds[:, 0], -free]) / self.sigma
         self.upper = torch.cat([bounds[:, 1], free]) / self.sigma
@@ -137,7 +143,12 @@ class Problem:
         squares = self._squares(camera.project(points) - evidence.pixels, evidence)
         bend = self._bend
         data = (evidence.weight * bend * squares / (bend + squares)).sum(1) * self._evidence(evidence)
-        return 0.5 * (data + torch.einsum("ti,ij,tj->t", at.frame, self.precision, at.frame))
+        prior = torch.einsum("ti,ij,tj->t", at.frame, self.precision, at.frame)
+        return 0.5 * (data + prior + self._turn_error(at, evidence).square().sum(1))
+
+    def _turn_error(self, at: Variables, evidence: Evidence) -> Tensor:
+        """[T, 3]: the rotation of neck and head against the suggested one, in sigmas. (The sigma scale of joints is 1.)"""
+        return (at.frame[:, self._neck] + at.frame[:, self._head] - evidence.turn) / self.settings.turn
 
     def shared_cost(self, shared: Tensor) -> Tensor:
         """Prior's cost of the shared variables, for one frame."""
@@ -164,8 +175,11 @@ class Problem:
         gradient = torch.bmm(jacobian.mT, residual[..., None])[..., 0] * sigma
         n = len(self.sigma)
         frame_gradient = gradient[:, :n] + at.frame @ self.precision
+        turn_gradient = self._turn_error(at, evidence) / self.settings.turn
+        frame_gradient[:, self._neck] += turn_gradient
+        frame_gradient[:, self._head] += turn_gradient
         return System(
-            hessian[:, :n, :n] + self.precision,
+            hessian[:, :n, :n] + self.precision + self._turn_precision,
             hessian[:, :n, n:],
             hessian[:, n:, n:].sum(0),
             frame_gradient,

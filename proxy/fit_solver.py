@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .fit_problem import Evidence, Problem, System, Variables
 
+LEAST_FRAMES = 8  # the prior of the shared variables counts at least so often: one photo cannot tell a smile from a wide mouth
 CHUNK = 32  # frames whose Jacobian is held at once
 INTERIOR_STEPS = 4  # per linearisation: a step costs far less than a Jacobian
 START_PRESSURE, LEAST_PRESSURE = 0.1, 1e-3  # mu of the interior-point method, in units of the cost
@@ -27,7 +28,7 @@ DAMPING, DAMPING_MIN, DAMPING_MAX = 1e-3, 1e-6, 1e3
 def fit_shape(problem: Problem, evidence: Evidence, start: Variables, tick: Callable[[], None]) -> Variables:
     """Frames and shared variables that fit together, from `start`; calls `tick` once per round."""
     interior, damping = _Interior(problem, start.frame), DAMPING
-    at, frames = Variables(interior.inside(start.frame), start.shared), len(start.frame)
+    at, frames = Variables(interior.inside(start.frame), start.shared), max(len(start.frame), LEAST_FRAMES)
 
     def total(point: Variables) -> Tensor:
         return problem.cost(point, evidence).sum() + frames * problem.shared_cost(point.shared)
@@ -152,7 +153,7 @@ def _damped(blocks: Tensor, damping: Tensor | float) -> Tensor:
 
 def _arrowhead_step(at: Variables, system: System, interior: _Interior, damping: float) -> Variables:
     """Minimum of the quadratic model within the bounds."""
-    frames = len(at.frame)
+    frames = max(len(at.frame), LEAST_FRAMES)
     blocks, cross = _damped(system.frame, damping), system.cross
     shared_block = system.shared.clone()
     shared_block.diagonal().add_(frames)  # the prior, once per frame: a clip trusts it as much as a photo does

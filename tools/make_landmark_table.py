@@ -6,12 +6,11 @@
 import argparse
 import time
 
-from tqdm import tqdm
-
 from expportrait.proxy.calibrate import calibrate_landmarks, landmarks_path, save_landmarks
 from expportrait.proxy.head_asset import LANDMARKS
 from expportrait.proxy.head_model import load_head_model
 from expportrait.proxy.landmarks import load_landmarker
+from tqdm import tqdm
 
 
 def main() -> None:

@@ -3,14 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from expportrait.proxy.camera import Camera
 from expportrait.proxy.fit_jacobian import Jacobian, left_jacobian, projection_rows
 from expportrait.proxy.landmark_points import LandmarkPoints, model_landmarks
 from expportrait.proxy.rotation import to_matrix
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy_head import make_model  # noqa: E402
+from toy_head import make_model
 
 
 def _pose(model, generator, batch=3):
