@@ -43,10 +43,11 @@ def render_preview(
 
     Yields float32 frames [t, H, W, 3] in 0..1, at most `chunk` at a time. `size` (width, height) as in `output_camera`;
     default: that of the source, up to 2048 pixels on the longer side. `person` [H, W] is a mask 0..1 of everything that
-    belongs to the person; by default it is found by the landmarker's segmentation. Runs on the device of `model`; `progress(done, total)` counts frames.
+    belongs to the person; by default it is found by the landmarker's segmentation. Runs on the device of `model`;
+    `progress(done, total)` counts frames.
 
-    Raises ValueError if the picture has not the size of the proxy's source, for a bad size, an empty motion, or a proxy or motion of
-    another head model.
+    Raises ValueError if the picture has not the size of the proxy's source, for a bad size, an empty motion, or a proxy or
+    motion of another head model.
     """
     check_models(model, proxy, motion)
     source = source[0] if source.ndim == 4 and len(source) == 1 else source

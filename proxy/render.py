@@ -57,8 +57,9 @@ def render_maps(
     shaded (grey under two lights), textured (the proxy's albedo). The cornea is left out, so the iris is seen.
 
     The output has the source picture's framing: see `output_camera`; default size is the source's, up to 2048 pixels. Runs on
-    the device of `model`. `progress(done, total)` counts frames. Raises ValueError for an unknown map, an empty motion, a bad size,
-    or a proxy or motion of another head model.
+    the device of `model`. `progress(done, total)` counts frames.
+
+    Raises ValueError for an unknown map, an empty motion, a bad size, or a proxy or motion of another head model.
     """
     unknown = [name for name in maps if name not in MAPS]
     if unknown or not maps:

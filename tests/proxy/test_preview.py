@@ -10,10 +10,12 @@ from skimage.data import astronaut
 from expportrait.proxy.build import build_proxy
 from expportrait.proxy.preview import render_preview
 from expportrait.proxy.preview_flow import fit_similarity
+from expportrait.proxy.render import MAPS, render_maps
 from expportrait.proxy.warp2d import complete_flow, pixel_grid, sample_pixels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from painted_head import make_track, move, paint, skin_paint  # noqa: E402
+from toy_head import make_model  # noqa: E402
 
 SIZE = 192
 
@@ -164,3 +166,15 @@ def test_similarity_is_recovered(generator):
     found_turn, shift = fit_similarity(points, moved, torch.rand(50, generator=generator))
     assert torch.allclose(found_turn, turn.expand(2, 2, 2), atol=1e-4)
     assert torch.allclose(shift, torch.tensor([[3.0, -2.0]]).expand(2, 2), atol=1e-4)
+
+
+def test_a_head_without_eyes_and_mouth_works(generator):
+    """As an SMPL-X body has no teeth; the toy head is skin alone."""
+    model = make_model(generator)
+    track = make_track(model, 96, 96, yaws=(0.0, 0.2))
+    picture = torch.rand(3, 96, 96, generator=generator)
+    proxy = build_proxy(picture, track, model, texture_size=64, person=torch.ones(96, 96))
+    frames = next(render_preview(picture, proxy, track, model, person=torch.ones(96, 96)))
+    maps = next(render_maps(proxy, track, model, MAPS))
+    assert all(bool(value.isfinite().all()) for value in (proxy.albedo, frames, *maps.values()))
+    assert (frames[0].permute(2, 0, 1) - picture).abs().mean() < 1e-3
