@@ -64,6 +64,8 @@ def eye_surround(model: HeadModel) -> Tensor:
     for name in ("left_eye", "right_eye"):
         centre = model.joint_template[JOINTS.index(name)]
         ball = part_vertices(model, name)
+        if not bool(ball.any()):
+            continue
         radius = (points[ball] - centre).norm(dim=-1).median()
         distance = (points - centre).norm(dim=-1) / radius
         mask = torch.maximum(mask, ((SURROUND[1] - distance) / (SURROUND[1] - SURROUND[0])).clamp(0, 1))
