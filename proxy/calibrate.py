@@ -35,13 +35,17 @@ GOOD_SPREAD = 1.5  # pixels; a landmark that scatters so much about its place we
 
 
 @dataclasses.dataclass(frozen=True)
-class _Views:
-    """What N renders show of K candidate vertices and P = 478 landmarks, pixels."""
+class Views:
+    """What N pictures show of K candidate vertices and P = 478 landmarks, pixels."""
 
     vertex: Tensor  # [N, K, 2]
     facing: Tensor  # [N, K] cosine of normal and direction to the camera, 0 where it looks away
     landmark: Tensor  # [N, P, 2]
     trust: Tensor  # [N, P]
+
+    def robust(self, distance: Tensor) -> Tensor:
+        """Trust [N, P], lowered where a landmark is far (distance [N, P], pixels) from where it should be."""
+        return self.trust / (1 + (distance / OUTLIER) ** 2) ** 2
 
 
 def calibrate_landmarks(
@@ -59,11 +63,9 @@ def calibrate_landmarks(
     with torch.inference_mode(False), torch.no_grad():
         generator = torch.Generator().manual_seed(seed)
         subjects = random_subjects(model, renders, generator)
-        candidates = _candidates(model)
+        candidates = candidate_vertices(model)
         views = _look(model, landmarker, subjects, candidates, generator, progress)
-        local = torch.full((model.weights.shape[0],), -1)
-        local[candidates] = torch.arange(len(candidates))
-        return _solve(model, views, candidates, local)
+        return _solve(model, views, candidates)
 
 
 def save_landmarks(path: str | os.PathLike, table: LandmarkTable, model_id: str) -> None:
@@ -83,7 +85,7 @@ def landmarks_path(model_path: str | os.PathLike) -> Path:
     return Path(f"{model_path}.landmarks.npz")
 
 
-def _candidates(model: HeadModel) -> Tensor:
+def candidate_vertices(model: HeadModel) -> Tensor:
     """Vertices [K] that may carry a landmark: the face and its surroundings, and the eyeballs."""
     regions = model.regions
     face = torch.stack([regions[name] for name in ("face", "lips", "lids", "brows", "nose", "scalp", "neck")]).amax(0) > 0.02
@@ -100,7 +102,7 @@ def _vertex_parts(model: HeadModel) -> Tensor:
     return part
 
 
-def _look(model, landmarker: Landmarker, subjects: Subjects, candidates, generator, progress) -> _Views:
+def _look(model, landmarker: Landmarker, subjects: Subjects, candidates, generator, progress) -> Views:
     portraits = Portraits(model)
     count = len(subjects.identity)
     parts = []
@@ -121,7 +123,7 @@ def _look(model, landmarker: Landmarker, subjects: Subjects, candidates, generat
         parts.append((pixels[:, candidates], facing, points[..., :2], trust))
         if progress is not None:
             progress(min(start + BATCH, count), count)
-    views = _Views(*(torch.cat(column) for column in zip(*parts)))
+    views = Views(*(torch.cat(column) for column in zip(*parts)))
     found = int((views.trust[:, 0] > 0).sum())
     if found < count / 2:
         raise ValueError(
@@ -131,7 +133,7 @@ def _look(model, landmarker: Landmarker, subjects: Subjects, candidates, generat
     return views
 
 
-def _solve(model: HeadModel, views: _Views, candidates: Tensor, local: Tensor) -> LandmarkTable:
+def _solve(model: HeadModel, views: Views, candidates: Tensor) -> LandmarkTable:
     part = _vertex_parts(model)[candidates]
     iris = torch.zeros(POINTS, dtype=torch.bool)
     iris[IRISES] = True
@@ -140,15 +142,15 @@ def _solve(model: HeadModel, views: _Views, candidates: Tensor, local: Tensor) -
     for _ in range(3):
         # Outliers of the last guess count less in the next one.
         distance = (views.vertex[:, best] - views.landmark).norm(dim=-1)
-        robust = views.trust / (1 + (distance / OUTLIER) ** 2) ** 2
+        robust = views.robust(distance)
         best = _closest(views, allowed, robust)
-    triangle, barycentric, spread = _refine(model, views, candidates, local, best, robust)
+    triangle, barycentric, spread = closest_surface_points(model, views, candidates, best, robust)
     weight = 1 / (1 + (spread / GOOD_SPREAD) ** 2)
     weight[FACE_OVAL] = 0
     return LandmarkTable(triangle, barycentric, weight)
 
 
-def _closest(views: _Views, allowed: Tensor, weight: Tensor) -> Tensor:
+def _closest(views: Views, allowed: Tensor, weight: Tensor) -> Tensor:
     """Vertex [P], index into the candidates, with the least weighted mean square distance to each landmark."""
     facing = views.facing.sqrt().mT  # [K, N]
     total = facing @ weight  # [K, P]
@@ -162,10 +164,13 @@ def _closest(views: _Views, allowed: Tensor, weight: Tensor) -> Tensor:
     return cost.argmin(0)
 
 
-def _refine(
-    model: HeadModel, views: _Views, candidates: Tensor, local: Tensor, best: Tensor, weight: Tensor
+def closest_surface_points(
+    model: HeadModel, views: Views, candidates: Tensor, best: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Triangle [P] and barycentrics [P, 3] of the closest surface point around `best`, and its RMS distance [P] in pixels."""
+    """Triangle [P] and barycentrics [P, 3] of the surface point around `best` that is closest to each landmark in the mean over
+    the views weighted by `weight` [N, P], and its RMS distance [P] in pixels. `best` [P] indexes the candidate vertices [K]."""
+    local = torch.full((model.weights.shape[0],), -1)
+    local[candidates] = torch.arange(len(candidates))
     faces = local[model.faces]  # [F, 3], -1 where a corner is no candidate
     usable = ((faces >= 0).all(1) & (model.parts != PARTS.index("cornea"))).nonzero()[:, 0]
     template = model.stencil @ model.template
