@@ -59,8 +59,8 @@ class FitHead(io.ComfyNode):
                     options=MISSING,
                     default=MISSING[0],
                     optional=True,
-                    tooltip="The landmarks of frames without a face: between the neighbours, those of the previous frame, or none. "
-                    "The head moves on smoothly through such frames; they are marked as not valid.",
+                    tooltip="What frames without a face get: the head between its neighbours, that of the previous frame, "
+                    "or a head at rest without landmarks. They are marked as not valid.",
                 ),
                 io.Float.Input(
                     "focal",

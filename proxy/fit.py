@@ -37,7 +37,9 @@ def fit_frames(
 ) -> HeadTrack:
     """Detects landmarks in a photo or clip and fits the head model to them; see `fit_landmarks` for the rest.
 
-    `missing` is the landmarker's policy for frames without a face. Progress counts two steps per frame.
+    Frames without a face are not valid, and `missing` says what they get: "interpolate" (between the valid neighbours, the
+    ends hold), "previous" (the last valid frame, or the first one before it) or "empty" (a head at rest where it would be, no
+    landmarks). Progress counts two steps per frame.
     """
 
     def part(offset: int) -> Progress | None:
@@ -46,7 +48,7 @@ def fit_frames(
         return lambda done, total: progress(offset + round(done * len(frames) / max(total, 1)), 2 * len(frames))
 
     landmarks = landmarker.track(frames, face_index, missing, part(0))
-    return fit_landmarks(landmarks, model, settings, focal, part(len(frames)))
+    return _fill_missing(fit_landmarks(landmarks, model, settings, focal, part(len(frames))), missing)
 
 
 def fit_landmarks(
@@ -76,6 +78,20 @@ def _check(landmarks: FaceLandmarks) -> None:
     if bool(broken.any()):
         frame = int(landmarks.valid.nonzero()[broken][0])
         raise ValueError(f"the landmarks of frame {frame} are not finite numbers; mark that frame as invalid or detect it again")
+
+
+def _fill_missing(track: HeadTrack, missing: str) -> HeadTrack:
+    """The policy of `fit_frames` on a track whose frames without a face are interpolated."""
+    names = ("expression", "joints", "translation", "landmarks_fit")
+    if missing == "previous":
+        frames = torch.arange(len(track)).where(track.valid, torch.full((), -1)).cummax(0).values
+        frames = frames.where(frames >= 0, track.valid.nonzero()[0])
+        return dataclasses.replace(track, **{name: getattr(track, name)[frames] for name in names})
+    if missing == "empty":
+        shown = track.valid
+        rest = {"expression": track.expression * shown[:, None], "joints": track.joints * shown[:, None, None]}
+        return dataclasses.replace(track, landmarks_fit=track.landmarks_fit * shown[:, None, None], **rest)
+    return track
 
 
 class _Fit:

@@ -141,6 +141,33 @@ def test_frames_without_a_face_are_filled_in_and_have_no_say(toy, scene):
     assert one.landmarks_fit.isfinite().all()
 
 
+@pytest.fixture(scope="module")
+def gap(model):
+    """Policy to track, of a clip whose frames 2 and 3 have no face and whose first frame has none either."""
+    from expportrait.proxy.landmarks import load_landmarker
+
+    face = torch.from_numpy(pytest.importorskip("skimage.data").astronaut()[:280, 80:360]).float()[None] / 255
+    shift = torch.nn.functional.pad(face, (0, 0, 12, 0))[:, :, :280]
+    grey = torch.full_like(face, 0.5)
+    frames = Frames.from_images(torch.cat([grey, face, grey, grey, shift]))
+    landmarker = load_landmarker()
+    return {policy: fit_frames(frames, model, landmarker, missing=policy) for policy in ("interpolate", "previous", "empty")}
+
+
+def test_the_policy_for_missing_faces_reaches_the_parameters(gap):
+    for track in gap.values():
+        assert track.valid.tolist() == [False, True, False, False, True]
+        assert track.translation.isfinite().all()
+    x = gap["interpolate"].translation[:, 0]
+    assert torch.allclose(x[[2, 3]], x[1] + (x[4] - x[1]) * torch.tensor([1 / 3, 2 / 3]), atol=1e-5) and x[0] == x[1] != x[4]
+    for name in ("expression", "joints", "translation", "landmarks_fit"):
+        held = getattr(gap["previous"], name)
+        assert torch.equal(held[[0, 2, 3]], held[[1, 1, 1]])
+    empty = gap["empty"]
+    assert not empty.expression[[0, 2, 3]].any() and not empty.joints[[0, 2, 3]].any() and not empty.landmarks_fit[2].any()
+    assert empty.expression[4].any()
+
+
 def test_a_lying_head_turns_the_torso(toy):
     upright = Scene.of(toy, torch.Generator().manual_seed(6), frames=3)
     lying = Scene.of(toy, torch.Generator().manual_seed(6), frames=3, roll=1.7)
