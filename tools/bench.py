@@ -61,6 +61,8 @@ def main() -> int:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--data", type=Path, default=DATA, help="folder with clips/, portraits/ and heads/")
     options = parser.parse_args()
+    if options.stage not in ("raster", "demo") and not (options.data / "clips").is_dir():
+        parser.error(f"there are no test clips in {options.data / 'clips'}; name the folder of the shared data with --data")
     bars = STAGES[options.stage](options.data)
     print(json.dumps({"stage": options.stage, "bars": bars}, indent=1))
     return 0 if all(bar["ok"] for bar in bars) else 1
