@@ -72,7 +72,7 @@ class FitHead(io.ComfyNode):
                     tooltip="Focal length of the camera in pixels, if you know it. 0 estimates it.",
                 ),
             ],
-            outputs=[HEAD_TRACK.Output(display_name="head_track", tooltip="A few kilobytes per frame: identity, expression, pose, camera.")],
+            outputs=[HEAD_TRACK.Output(display_name="head_track", tooltip="Identity, expression, pose and camera: kilobytes per frame.")],
         )
 
     @classmethod

@@ -61,7 +61,8 @@ def fit_landmarks(
     """Fits one identity and focal length (estimated if `focal` is None, pixels) and each frame's expression and pose.
 
     Frames flagged as invalid have no say; their parameters are interpolated between the valid ones. Computes on the
-    model's device, returns CPU tensors. Raises ValueError if there is no frame, no valid frame, a valid point that is not finite, or no landmark table.
+    model's device, returns CPU tensors. Raises ValueError if there is no frame, no valid frame, a valid point that is not
+    finite, or no landmark table.
     """
     _check(landmarks)
     with torch.inference_mode(False), torch.no_grad():

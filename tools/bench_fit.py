@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from expportrait.proxy.camera import Camera
 from expportrait.proxy.fit import fit_landmarks
 from expportrait.proxy.frames import Frames
@@ -19,7 +21,6 @@ from expportrait.proxy.lighting import sh_basis
 from expportrait.proxy.mesh import vertex_normals
 from expportrait.proxy.raster import Rasterizer
 from expportrait.proxy.rotation import mean, to_matrix, to_rotvec
-from torch import Tensor
 
 MAX_ERROR = 0.9  # % of the distance of the outer eye corners
 MAX_DEGREES = 2.0

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from expportrait.proxy.frames import Frames, to_uint8
 from expportrait.proxy.landmarks import Landmarker, load_landmarker
 

@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from expportrait.proxy.camera import Camera
 from expportrait.proxy.head_model import JOINTS, load_head_model
 from expportrait.proxy.raster import Rasterizer
 from expportrait.proxy.rotation import to_matrix
 from expportrait.proxy.subdivide import midpoint_triangles
-from torch import Tensor
 
 SIZE = 512
 FRAMES = 8

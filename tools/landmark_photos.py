@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from torch import Tensor
+
 from expportrait.proxy.calibrate import Views, candidate_vertices, closest_surface_points
 from expportrait.proxy.fit import fit_landmarks
 from expportrait.proxy.head_model import HeadModel, LandmarkTable
 from expportrait.proxy.landmark_points import FACE_OVAL, LEFT_CORNER, RIGHT_CORNER
 from expportrait.proxy.landmarks import FaceLandmarks
 from expportrait.proxy.posing import camera_space
-from torch import Tensor
 
 ROUNDS = 2  # of fitting and moving
 STAY = 0.2  # weight of a landmark's place on renders against that on all photos; few people differ in their own ways

@@ -8,13 +8,14 @@ Each --person names photos of one more person, with one face each: they better t
 import argparse
 import time
 
+from landmark_photos import refine_table
+from tqdm import tqdm
+
 from expportrait.proxy.calibrate import calibrate_landmarks, landmarks_path, save_landmarks
 from expportrait.proxy.frames import Frames, read_image
 from expportrait.proxy.head_asset import LANDMARKS
 from expportrait.proxy.head_model import load_head_model
 from expportrait.proxy.landmarks import FaceLandmarks, Landmarker, load_landmarker
-from landmark_photos import refine_table
-from tqdm import tqdm
 
 
 def main() -> None:

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import tflite
 import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
 from expportrait.proxy.files import whole_file
 from expportrait.proxy.landmarks.detector_nets import FullRange, ShortRange
 from expportrait.proxy.landmarks.face_mesh import FaceMesh
 from expportrait.proxy.landmarks.segmentation import PersonSegmentation
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
 ASSET = Path(__file__).parents[1] / "proxy/assets/landmarks.safetensors"
 MODULES = "mediapipe/modules/"

@@ -1,7 +1,8 @@
 """A real ComfyUI with the pack's archive in it, on a loopback port, and its page in headless Chromium.
 
 Needs the environment variable COMFYUI_PATH (a checkout of ComfyUI) and an interpreter that can run it: COMFYUI_PYTHON, or the
-one that runs the tests. The page needs Chromium and the package playwright. Frames come from the shared data or are rendered here, by the installed package.
+one that runs the tests. The page needs Chromium and the package playwright. Frames come from the shared data or are
+rendered here, by the installed package.
 """
 
 from __future__ import annotations

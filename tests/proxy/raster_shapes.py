@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import torch
-from expportrait.proxy.camera import Camera
 from torch import Tensor
+
+from expportrait.proxy.camera import Camera
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 from bench_raster import area_slope_error, harmonics, mask_fit_error, sphere  # noqa: F401

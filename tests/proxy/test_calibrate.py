@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
 from expportrait.proxy.calibrate import calibrate_landmarks, landmarks_path, save_landmarks
 from expportrait.proxy.head_asset import read_landmarks
 from expportrait.proxy.landmark_points import FACE_OVAL, IRISES

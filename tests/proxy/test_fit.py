@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from expportrait.proxy.camera import Camera
 from expportrait.proxy.fit import DEPTH_SHARE, FitSettings, fit_frames, fit_landmarks
 from expportrait.proxy.frames import Frames

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from expportrait.proxy.camera import Camera
 from expportrait.proxy.fit_jacobian import Jacobian, left_jacobian, projection_rows
 from expportrait.proxy.landmark_points import LandmarkPoints, model_landmarks
@@ -49,10 +50,15 @@ def test_jacobian_is_the_derivative_that_autograd_finds(generator, correctives):
     expected = torch.autograd.functional.jacobian(pixels, (identity, expression, joints))
     pose = points.posed(identity, expression, joints)
     rows = projection_rows(camera, pose.points + translation)
-    by_expression, by_joint, by_identity = Jacobian(points, with_identity=True)(pose, rows)
+    found = Jacobian(points, with_identity=True)(pose, rows)
+    sizes = [expression.shape[1], 15, 3, identity.shape[1]]
+    by_expression, by_joint, by_translation, by_identity = found.split(sizes, -1)
     assert torch.allclose(by_identity, expected[0][..., 0, :], atol=1e-8)
     assert torch.allclose(by_expression, expected[1][..., 0, :], atol=1e-8)
-    assert torch.allclose(by_joint, expected[2][..., 0, :, :], atol=1e-8)
+    assert torch.allclose(by_joint, expected[2][..., 0, 1:, :].flatten(3), atol=1e-8)
+    assert torch.equal(by_translation, rows)
+    bare = Jacobian(points, with_identity=False, further=1)(pose, 2 * rows, 3 * rows[..., :1])
+    assert torch.allclose(bare, torch.cat([2 * found[..., : sum(sizes[:3])], 3 * rows[..., :1]], -1), atol=1e-8)
 
 
 def test_left_jacobian_near_zero_and_far(generator):

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skimage.data import astronaut, chelsea
+
 from expportrait.proxy.landmarks import load_landmarker
 from expportrait.proxy.landmarks.face_detector import detect_in
 from expportrait.proxy.landmarks.regions import cut, region_matrix, to_image, whole_image
-from skimage.data import astronaut, chelsea
 
 REFERENCE = Path(__file__).parent / "data/mediapipe_points.npz"
 

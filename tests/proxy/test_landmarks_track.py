@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from skimage.data import astronaut, chelsea
+
 from expportrait.proxy.frames import Frames
 from expportrait.proxy.landmarks import load_landmarker
 from expportrait.proxy.landmarks.track import fill, follow, smooth_regions
-from skimage.data import astronaut, chelsea
 
 FACE = (slice(0, 300), slice(60, 360))  # of the astronaut
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from expportrait.proxy.camera import Camera
 from expportrait.proxy.raster import Rasterizer
 from expportrait.proxy.raster.topology import find_edges

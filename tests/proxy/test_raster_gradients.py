@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from expportrait.proxy.raster import Rasterizer
 
 from .raster_shapes import bumpy_head

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+
 from expportrait.proxy.raster import Rasterizer
 
 from .raster_shapes import bumpy_head

@@ -3,6 +3,7 @@
 import math
 
 import torch
+
 from expportrait.proxy.head_model import JOINTS, PARTS, REGIONS, HeadModel, LandmarkTable
 from expportrait.proxy.landmarks import FaceLandmarks
 
