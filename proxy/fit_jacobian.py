@@ -21,50 +21,70 @@ def projection_rows(camera: Camera, points: Tensor) -> Tensor:
 
 
 class Jacobian:
-    """Derivatives of the pixels of `points` by expression, joint rotations and identity, for any pose.
+    """Derivatives of the pixels of `points` by expression, joint rotations, translation and identity, for any pose.
 
-    What does not depend on the pose is put together once: for each landmark one matrix from the coefficients to (parts
-    that follow each joint, rest positions of the joints, rotation vectors of the joints).
+    What does not depend on the pose is put together once: for each landmark one matrix from all columns' coefficients to
+    (parts that follow each joint, rest positions of the joints, rotation vectors of the joints, translation).
     """
 
-    def __init__(self, points: LandmarkPoints, with_identity: bool):
+    def __init__(self, points: LandmarkPoints, with_identity: bool, further: int = 0):
         self.points = points
-        self.expressions = points.expression.shape[-1]
-        count = points.template.shape[0]
-
-        def stack(basis: Tensor, joint_basis: Tensor, turns: Tensor) -> Tensor:
-            flat = [basis.flatten(1, 2), *(b.flatten(1).mT.expand(count, -1, -1) for b in (joint_basis, turns))]
-            return torch.cat(flat, 1)  # [L, 3 * J * 3, N]
-
-        maps = stack(points.expression, points.joint_expression, points.expression_joints)
-        if with_identity:
-            still = torch.zeros_like(points.joint_identity)
-            maps = torch.cat([maps, stack(points.identity, points.joint_identity, still)], 2)
-        self._used = maps.abs().amax((0, 2)).nonzero()[:, 0]
-        self._maps = maps[:, self._used].contiguous()
         self._below = _descendants().to(points.template)
-        self._weight_below = points.weight @ self._below.T  # [L, J]
+        modes = points.identity.shape[-1] if with_identity else 0
+        joints, expressions = points.weight.shape[1], points.expression.shape[-1]
 
-    def __call__(self, pose: Pose, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels' derivatives by expression [B, L, 2, E], joints [B, L, 2, J, 3] and identity [B, L, 2, I] (I = 0 if left out).
+        def spread(by_expression: Tensor, by_identity: Tensor | None) -> Tensor:
+            padded = torch.nn.functional.pad(by_expression, (0, 3 * joints))  # joints 1.. and translation
+            tail = padded.new_zeros(*padded.shape[:-1], modes) if by_identity is None else by_identity[..., :modes]
+            return torch.nn.functional.pad(torch.cat([padded, tail], -1), (0, further))
 
-        `rows` are those of `projection_rows` at the posed points. Joint derivatives are by the rotation vectors.
+        parts = spread(points.expression, points.identity).flatten(1, 2)  # [L, J * 3, N]
+        rest = spread(points.joint_expression.flatten(1).mT, points.joint_identity.flatten(1).mT)  # [J * 3, N]
+        turns = spread(points.expression_joints.flatten(1).mT, None)
+        plain = torch.zeros_like(turns[: 3 + further])  # rows: translation, further columns
+        plain[:3, expressions + 3 * (joints - 1) : expressions + 3 * joints] = torch.eye(3)
+        plain[3:, plain.shape[1] - further :] = torch.eye(further)
+        turns[3:, expressions : expressions + 3 * (joints - 1)] = torch.eye(3 * (joints - 1))
+        used, used_rest, self._turning = (x.abs().amax(-1).nonzero()[:, 0] for x in (parts.abs().amax(0), rest, turns))
+        self._moving = torch.cat([used, used_rest + rest.shape[0]])
+        weight_below = points.weight @ self._below.T  # [L, J]
+        rest = weight_below[:, used_rest // 3, None] * rest[used_rest]
+        plain = torch.cat([turns[self._turning], plain]).expand(len(parts), -1, -1)
+        self._maps = torch.cat([parts[:, used], rest, plain], 1)  # [L, K, N], K rows that are not zero throughout
+
+    def __call__(self, pose: Pose, rows: Tensor, further: Tensor | None = None) -> Tensor:
+        """Pixels' derivatives [B, L, 2, N] by expression [E], rotation vectors of joints 1.. [(J - 1) * 3], translation [3] and
+        identity [I, none if left out], then the columns `further` [B, L, 2, F] as they are.
+
+        `rows` are those of `projection_rows` at the posed points, or multiples of them: then the derivatives are multiplied
+        likewise.
         """
-        turn = self._turns(pose, rows)
-        follow = torch.einsum("blcx,bjxy->blcjy", rows, pose.world)
+        batch, count = rows.shape[:2]
+        turn = self._turns(pose, rows)  # [B, L, 2, J * 3]
         if self.points.corrective is not None:
-            turn = turn + self._corrective_turns(pose, follow)
-        rest = torch.einsum("blcx,bjxy->blcjy", rows, pose.parent - pose.world) * self._weight_below[:, None, :, None]
-        inner = torch.stack([follow, rest, turn], 3).flatten(3)[..., self._used]  # [B, L, 2, K]
-        batch = inner.shape[0]
-        outer = torch.bmm(inner.transpose(0, 1).flatten(1, 2), self._maps).unflatten(1, (batch, 2)).transpose(0, 1)
-        return outer[..., : self.expressions], turn, outer[..., self.expressions :]
+            turn = turn + self._corrective_turns(pose, torch.einsum("blcx,bjxy->blcjy", rows, pose.world))
+        moves = torch.cat([pose.world, pose.parent - pose.world], 1).transpose(1, 2).flatten(2)[..., self._moving]  # [B, 3, K]
+        moved = torch.bmm(rows.flatten(1, 2), moves).unflatten(1, (count, 2))
+        inner = [moved, turn[..., self._turning], rows] + ([] if further is None else [further])
+        inner = torch.cat([x.transpose(0, 1) for x in inner], -1).flatten(1, 2)  # [L, B * 2, K]
+        return torch.bmm(inner, self._maps).unflatten(1, (batch, 2)).transpose(0, 1)
 
     def _turns(self, pose: Pose, rows: Tensor) -> Tensor:
-        """Rigid part: everything below a joint turns about the joint's posed position."""
-        arm = torch.einsum("jd,bldx->bljx", self._below, pose.share) - self._weight_below[..., None] * pose.pivot[:, None]
-        moment = torch.linalg.cross(arm[:, :, None], rows[:, :, :, None])  # [B, L, 2, J, 3]
-        return torch.einsum("blcjx,bjxy->blcjy", moment, pose.parent @ left_jacobian(pose.rotvec))
+        """Rigid part [B, L, 2, J * 3]: everything below a joint turns about the joint's posed position.
+
+        An axis a moves the arm r from joint to point by a x r; the axes are the columns of the parent's rotation times J_l.
+        For all axes of all joints that is one product with the parts of the points.
+        """
+        joints = self._below.shape[0]
+        axes = (pose.parent @ left_jacobian(pose.rotvec)).mT  # [B, J, 3 (axis), 3]
+        crosses = rotation.skew(axes).permute(0, 4, 3, 1, 2)  # [B, 3 (y), 3 (x), J, 3 (axis)]: a x r = skew(a) r
+        moves = (self._below.T[:, None, None, :, None] * crosses[:, None]).flatten(3)  # [B, J, 3 (y), 3 (x) * J * 3]
+        pivots = torch.linalg.cross(axes, pose.pivot[:, :, None]).permute(0, 3, 1, 2)  # [B, 3 (x), J, 3 (axis)]
+        pivots = (self._below.T[:, None, :, None] * pivots[:, None]).flatten(2)  # [B, J, 3 * J * 3]
+        offset = (pose.shift[:, :, None] @ moves)[:, :, 0] - pivots
+        moved = torch.baddbmm(self.points.weight @ offset, pose.part.flatten(2), (pose.world.mT @ moves).flatten(1, 2))
+        moved = moved.unflatten(2, (3, 1, 3 * joints))
+        return sum(rows[..., x, None] * moved[:, :, x] for x in range(3))
 
     def _corrective_turns(self, pose: Pose, follow: Tensor) -> Tensor:
         """Part of the pose correctives, which are linear in the matrices of joints 1..: dR = [J_l dr]x R."""
@@ -72,7 +92,7 @@ class Jacobian:
         axes = rotation.skew(left_jacobian(pose.rotvec[:, 1:]).mT)  # [B, J-1, 3, 3, 3]: one skew matrix per component
         change = axes @ pose.local[:, 1:, None]
         turn = torch.einsum("blcjxy,bjaxy->blcja", by_matrix, change)
-        return torch.nn.functional.pad(turn, (0, 0, 1, 0))
+        return torch.nn.functional.pad(turn, (0, 0, 1, 0)).flatten(3)
 
 
 def left_jacobian(rotvec: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class Problem:
         self.points, self.settings, self.root, self.camera = points, settings, root, camera
         self.modes = points.identity.shape[-1]
         self.expressions = points.expression.shape[-1]
-        self._jacobians = {flag: Jacobian(points, flag) for flag in (False, True)}
+        self._jacobians = {flag: Jacobian(points, flag, 1 + flag) for flag in (False, True)}
         bounds = model.expression_bounds.to(root)
         self._expression_sigma = settings.expression * bounds.abs().amax(1)
         turns = len(JOINTS) - 1
@@ -143,7 +143,7 @@ class Problem:
         squares = self._squares(camera.project(points) - evidence.pixels, evidence)
         bend = self._bend
         data = (evidence.weight * bend * squares / (bend + squares)).sum(1) * self._evidence(evidence)
-        prior = torch.einsum("ti,ij,tj->t", at.frame, self.precision, at.frame)
+        prior = ((at.frame @ self.precision) * at.frame).sum(1)
         return 0.5 * (data + prior + self._turn_error(at, evidence).square().sum(1))
 
     def _turn_error(self, at: Variables, evidence: Evidence) -> Tensor:
@@ -157,33 +157,33 @@ class Problem:
     def system(self, at: Variables, evidence: Evidence, with_shared: bool) -> System:
         """Gauss-Newton blocks at a point; robust weights as they stand there."""
         pose, points, camera = self.project(at)
-        rows = projection_rows(camera, points)
-        by_expression, by_joint, by_identity = self._jacobians[with_shared](pose, rows)
         pixels = camera.project(points)
-        columns = [by_expression, by_joint[..., 1:, :].flatten(3), rows]
-        if with_shared:
-            centre = pixels.new_tensor([camera.cx, camera.cy])
-            columns += [by_identity, (pixels - centre)[..., None]]
-        sigma = torch.cat([self.sigma, self.shared_sigma]) if with_shared else self.sigma
         difference = pixels - evidence.pixels
         squares = self._squares(difference, evidence)
         robust = (self._bend / (self._bend + squares)) ** 2
-        unit = (self._evidence(evidence)[:, None] * evidence.weight * robust).sqrt() / (self._unit(evidence)[:, None])
-        jacobian = (torch.cat(columns, -1) * (unit[..., None, None])).flatten(1, 2)  # [T, 2L, n + m]
-        residual = (difference * unit[..., None]).flatten(1)
-        hessian = torch.bmm(jacobian.mT, jacobian) * (sigma[:, None] * sigma)
-        gradient = torch.bmm(jacobian.mT, residual[..., None])[..., 0] * sigma
+        unit = (self._evidence(evidence)[:, None] * evidence.weight * robust).sqrt() / self._unit(evidence)[:, None]
+        unit = unit[..., None]
+        rows = projection_rows(camera, points) * unit[..., None]
+        centre = pixels.new_tensor([camera.cx, camera.cy])
+        further = [pixels - centre, difference] if with_shared else [difference]  # by the focal length; the residual
+        further = torch.stack(further, -1) * unit[..., None]
+        jacobian = self._jacobians[with_shared](pose, rows, further).flatten(1, 2)  # [T, 2L, n + m + 1]
         n = len(self.sigma)
-        frame_gradient = gradient[:, :n] + at.frame @ self.precision
+        shared_sigma = self.shared_sigma if with_shared else self.shared_sigma[:0]
+        scale = torch.cat([self.sigma, shared_sigma, torch.ones_like(self.sigma[:1])])
+        hessian = torch.bmm(jacobian[..., :n].mT, jacobian) * (self.sigma[:, None] * scale)  # [T, n, n + m + 1]
+        shared_columns = jacobian.flatten(0, 1)[:, n:]
+        shared = (shared_columns[:, :-1].mT @ shared_columns) * (shared_sigma[:, None] * scale[n:])  # [m, m + 1]
+        frame_gradient = hessian[..., -1] + at.frame @ self.precision
         turn_gradient = self._turn_error(at, evidence) / self.settings.turn
         frame_gradient[:, self._neck] += turn_gradient
         frame_gradient[:, self._head] += turn_gradient
         return System(
-            hessian[:, :n, :n] + self.precision + self._turn_precision,
-            hessian[:, :n, n:],
-            hessian[:, n:, n:].sum(0),
+            hessian[..., :n] + self.precision + self._turn_precision,
+            hessian[..., n:-1],
+            shared[:, :-1],
             frame_gradient,
-            gradient[:, n:].sum(0),
+            shared[:, -1],
         )
 
     @property

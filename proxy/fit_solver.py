@@ -162,16 +162,16 @@ def _arrowhead_step(at: Variables, system: System, interior: _Interior, damping:
     frame, shared = at.frame, at.shared
     for _ in range(INTERIOR_STEPS):
         moved, shared_moved = frame - at.frame, shared - at.shared
-        gradient = system.frame_gradient + torch.bmm(blocks, moved[..., None])[..., 0] + cross @ shared_moved
-        shared_gradient = shared_start + shared_block @ shared_moved + torch.einsum("tnm,tn->m", cross, moved)
+        gradient = system.frame_gradient + _product(blocks, moved) + cross @ shared_moved
+        shared_gradient = shared_start + shared_block @ shared_moved + moved.flatten() @ cross.flatten(0, 1)
         stiffness, push, pressure = interior.terms(frame)
         gradient[:, interior.bounded] += push
         held = blocks.clone()
         held.diagonal(dim1=1, dim2=2)[:, interior.bounded] += stiffness
         right = torch.cat([cross, gradient[..., None]], -1)
-        solved = torch.cholesky_solve(right, torch.linalg.cholesky(held))  # [T, n, m + 1]
-        schur = shared_block - torch.bmm(cross.mT, solved[..., :-1]).sum(0)
-        shared_step = -torch.linalg.solve(schur, shared_gradient - torch.einsum("tnm,tn->m", cross, solved[..., -1]))
+        solved = torch.bmm(torch.cholesky_inverse(torch.linalg.cholesky(held)), right)  # [T, n, m + 1]
+        eliminated = cross.flatten(0, 1).mT @ solved.flatten(0, 1)  # [m, m + 1]
+        shared_step = torch.linalg.solve(shared_block - eliminated[:, :-1], eliminated[:, -1] - shared_gradient)
         frame, share = interior.advance(frame, -solved[..., -1] - solved[..., :-1] @ shared_step, pressure)
         shared = shared + share.mean() * shared_step
     return Variables(frame, shared)
@@ -185,7 +185,7 @@ def _tied_step(at: Variables, system: System, interior: _Interior, tie: Tensor, 
     start = system.frame_gradient + _pad(pull, 1, 0) - _pad(pull, 0, 1)
 
     def apply(some: Tensor, x: Tensor) -> Tensor:
-        return torch.bmm(some, x[..., None])[..., 0] - _pad(tie * x[1:], 0, 1) - _pad(tie * x[:-1], 1, 0)
+        return _product(some, x) - _pad(tie * x[1:], 0, 1) - _pad(tie * x[:-1], 1, 0)
 
     frame = at.frame
     for _ in range(INTERIOR_STEPS):
@@ -200,6 +200,11 @@ def _tied_step(at: Variables, system: System, interior: _Interior, tie: Tensor, 
     return frame
 
 
+def _product(blocks: Tensor, x: Tensor) -> Tensor:
+    """Symmetric blocks [T, n, n] times x [T, n], from the left: several times faster than with x as columns."""
+    return torch.bmm(x[:, None], blocks)[:, 0]
+
+
 def _pad(rows: Tensor, before: int, after: int) -> Tensor:
     return torch.nn.functional.pad(rows, (0, 0, before, after))
 
@@ -208,7 +213,7 @@ def _conjugate_gradients(apply: Callable[[Tensor], Tensor], inverse: Tensor, rig
     """Solves apply(x) = right [T, n] with the inverses [T, n, n] of the diagonal blocks as preconditioner."""
 
     def precondition(x: Tensor) -> Tensor:
-        return torch.bmm(inverse, x[..., None])[..., 0]
+        return _product(inverse, x)
 
     x = precondition(right)
     residual = right - apply(x)

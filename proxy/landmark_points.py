@@ -28,9 +28,10 @@ class Pose(NamedTuple):
     """A posed batch of B heads, with what the Jacobian needs of it."""
 
     points: Tensor  # [B, L, 3] model space
-    share: Tensor  # [B, L, J, 3] what each joint adds to a point
+    part: Tensor  # [B, L, J, 3] m_lj: what of a point follows each joint, before it is turned
     world: Tensor  # [B, J, 3, 3] Q_j: product of the rotations from the root to joint j
     parent: Tensor  # [B, J, 3, 3] Q of the joint's parent
+    shift: Tensor  # [B, J, 3] t_j
     pivot: Tensor  # [B, J, 3] posed joint positions
     rotvec: Tensor  # [B, J, 3] rotations of the joints with the expression's part added
     local: Tensor  # [B, J, 3, 3] their matrices
@@ -99,8 +100,8 @@ class LandmarkPoints:
         part = self.template + _mix(identity, self.identity) + _mix(expression, self.expression)  # [B, L, J, 3]
         if self.corrective is not None:
             part = part + _mix((local - torch.eye(3).to(local))[:, 1:].flatten(1), self.corrective)
-        share = torch.einsum("bjxy,bljy->bljx", world, part) + self.weight[..., None] * shift[:, None]
-        return Pose(share.sum(2), share, world, parent, pivot, rotvec, local)
+        points = part.flatten(2) @ world.mT.flatten(1, 2) + self.weight @ shift
+        return Pose(points, part, world, parent, shift, pivot, rotvec, local)
 
 
 def table_of(model: HeadModel) -> LandmarkTable:
