@@ -20,7 +20,7 @@ class FitSettings:
     expression: float = 0.25  # sigma of an expression coefficient, share of the larger of its bounds
     neck: float = 0.25  # sigma of the neck's rotation, radians
     head: float = 0.35  # sigma of the head's rotation against the neck, radians
-    turn: float = 0.01  # sigma of the head's rotation that the landmarks' own depth suggests, radians
+    turn: float = 0.003  # sigma of the head's rotation that the landmarks' own depth suggests, radians
     jaw: float = 0.04  # sigma of the jaw's rotation beyond what the expression gives, radians
     jaw_alone: float = 0.25  # the same for a model whose expression does not turn the jaw
     eyes: float = 0.3  # sigma of the gaze, radians
