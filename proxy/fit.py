@@ -115,7 +115,7 @@ class _Fit:
 
     def run(self, progress: Progress | None) -> HeadTrack:
         settings = self.settings
-        total, done = settings.shape_rounds + settings.motion_rounds, 0
+        total, done = 2 * settings.shape_rounds + settings.motion_rounds, 0
 
         def tick() -> None:
             nonlocal done
@@ -128,9 +128,13 @@ class _Fit:
         placed = similarity(neutral, shaped_depth, self.weight.mean(0))
         problem, start = self._problem(neutral, placed)
         evidence = self._evidence(placed, problem.unpack(start.frame)[1][:, 1:3].sum(1))
-        keys = torch.linspace(0, len(self.frames) - 1, min(settings.keyframes, len(self.frames))).round().long()
-        shaped = fit_shape(problem, evidence.take(keys), start.take(keys), tick)
-        start = Variables(self._spread(problem, keys, shaped, start), shaped.shared)
+        for count in (max(1, settings.keyframes // 3), settings.keyframes):
+            # Few frames bring the shape near its place at a third of the cost, all key frames settle it.
+            keys = torch.linspace(0, len(self.frames) - 1, min(count, len(self.frames))).round().long()
+            shaped = fit_shape(problem, evidence.take(keys), start.take(keys), tick)
+            start = Variables(self._spread(problem, keys, shaped, start), shaped.shared)
+            if len(keys) == len(self.frames):
+                break
         solved = fit_motion(problem, evidence, start, self._ties(problem), tick)
         if progress is not None and done < total:
             progress(total, total)

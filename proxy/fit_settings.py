@@ -31,7 +31,7 @@ class FitSettings:
     speed_expression: float = 0.25  # sigma of an expression's change in 1/25 s, share of the larger of its bounds
     speed_rotation: float = 0.08  # sigma of a joint's turn in 1/25 s, radians
     speed_translation: float = 0.02  # sigma of the head's shift in 1/25 s, metres
-    keyframes: int = 32  # frames that identity and focal length are fitted on
+    keyframes: int = 24  # frames that identity and focal length are fitted on
     shape_rounds: int = 12  # at most so many Gauss-Newton rounds for the key frames
     motion_rounds: int = 6  # and for all frames, identity fixed
     tolerance: float = 5e-3  # a relative drop of the cost below this ends the rounds

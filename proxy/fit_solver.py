@@ -18,10 +18,10 @@ from .fit_problem import Evidence, Problem, System, Variables
 
 LEAST_FRAMES = 8  # the prior of the shared variables counts at least so often: one photo cannot tell a smile from a wide mouth
 CHUNK = 32  # frames whose Jacobian is held at once
-INTERIOR_STEPS = 4  # per linearisation: a step costs far less than a Jacobian
+INTERIOR_STEPS = 3  # per linearisation: a step costs far less than a Jacobian
 START_PRESSURE, LEAST_PRESSURE = 0.1, 1e-3  # mu of the interior-point method, in units of the cost
 MARGIN = 0.02  # share of its range that a bounded variable starts off its bounds
-CONJUGATE_STEPS, CONJUGATE_TOLERANCE = 25, 1e-6
+CONJUGATE_STEPS, CONJUGATE_TOLERANCE = 25, 1e-4
 DAMPING, DAMPING_MIN, DAMPING_MAX = 1e-3, 1e-6, 1e3
 
 
