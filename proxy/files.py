@@ -28,6 +28,9 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".partial-{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # safetensors, too, closes its files to other users
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -123,3 +123,12 @@ def test_file_has_the_usual_permissions(tmp_path):
 def test_move(toy):
     moved = move_dataclass(toy, "meta")
     assert moved.first.is_meta and moved.second.is_meta and moved.size == toy.size
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_saved_dataclasses_have_the_usual_permissions(tmp_path, model):
+    from expportrait.transfer.presets import load_preset
+
+    load_preset("speaking", model)[0].save(tmp_path / "motion.safetensors")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "motion.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
