@@ -24,13 +24,13 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` on success, removes it on any error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile.mkstemp: its files are closed to other users, and would stay so under the final name.
     temporary = path.with_name(f".partial-{uuid.uuid4().hex}{path.suffix}")
+    temporary.touch()
+    usual = temporary.stat().st_mode
+    temporary.unlink()
     try:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # safetensors, too, closes its files to other users
+        temporary.chmod(usual)  # some writers, safetensors among them, close their files to other users
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

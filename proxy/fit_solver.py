@@ -4,7 +4,6 @@
   shared block, eliminated by a Schur complement.
 - `fit_motion`: all frames, identity fixed, neighbours tied by a prior on their difference. The system is block tridiagonal with diagonal
   couplings, solved by conjugate gradients with the frames' own blocks as preconditioner.
-
 """
 
 from __future__ import annotations
