@@ -14,14 +14,13 @@ from .camera import Camera
 from .fit_problem import Evidence, Problem, Variables
 from .fit_settings import FitSettings
 from .fit_solver import fit_motion, fit_shape
-from .fit_start import Similarity, similarity, start_joints, start_translation, torso
+from .fit_start import Placement, place, start_joints, start_translation, still_weight, torso
 from .frames import Frames
 from .head_model import HeadModel
 from .head_track import HeadTrack
 from .landmark_points import LEFT_CORNER, RIGHT_CORNER, LandmarkPoints, table_of
 from .landmarks import FaceLandmarks, Landmarker
 
-DEPTH_SHARE = 0.8  # MediaPipe's faces are about so much too deep
 Progress = Callable[[int, int], None]
 
 
@@ -104,9 +103,10 @@ class _Fit:
         table = table_of(model)
         self.keep = (table.weight > 0).nonzero()[:, 0].cpu()
         self.modes = min(settings.identity_modes, model.identity_basis.shape[0])
-        self.points = _leading(LandmarkPoints.of(model, keep=self.keep), self.modes)
+        self.every = LandmarkPoints.of(model)
+        self.points = _leading(self.every.take(self.keep.to(device)), self.modes)
         self.frames = landmarks.valid.nonzero()[:, 0]  # [N]
-        self.detected = landmarks.points[self.frames].clone().float().to(device)[:, self.keep]  # [N, L, 3]
+        self.detected = landmarks.points[self.frames].clone().float().to(device)  # [N, 478, 3]
         self.weight = table.weight[self.keep].float().to(device) * landmarks.confidence[self.frames].to(device)[:, None]
         half = max(landmarks.width, landmarks.height) / 2
         guess = half / math.tan(settings.field_of_view / 2)
@@ -123,11 +123,10 @@ class _Fit:
             if progress is not None:
                 progress(done, total)
 
-        neutral = self.points.template.sum(1)
-        shaped_depth = self.detected * self.detected.new_tensor([1.0, 1.0, DEPTH_SHARE])
-        placed = similarity(neutral, shaped_depth, self.weight.mean(0))
-        problem, start = self._problem(neutral, placed)
-        evidence = self._evidence(placed, problem.unpack(start.frame)[1][:, 1:3].sum(1))
+        still = still_weight(self.every, self.model.expression_bounds, settings.expression)
+        placed = place(self.every.template.sum(1), self.detected, still, self.camera)
+        problem, start = self._problem(placed)
+        evidence = self._evidence(placed, problem.head_turn(start))
         for count in (max(1, settings.keyframes // 3), settings.keyframes):
             # Few frames bring the shape near its place at a third of the cost, all key frames settle it.
             keys = torch.linspace(0, len(self.frames) - 1, min(count, len(self.frames))).round().long()
@@ -140,7 +139,7 @@ class _Fit:
             progress(total, total)
         return self._track(problem, solved)
 
-    def _problem(self, neutral: Tensor, placed: Similarity) -> tuple[Problem, Variables]:
+    def _problem(self, placed: Placement) -> tuple[Problem, Variables]:
         root = torso(placed.rotation, self.weight.mean(1), self.settings)
         settings = dataclasses.replace(self.settings, focal=1e-4) if self.fixed_focal else self.settings
         problem = Problem(self.model, self.points, settings, root, self.camera)
@@ -148,17 +147,17 @@ class _Fit:
         expression = joints.new_zeros(len(joints), problem.expressions)
         posed = self.points.posed(joints.new_zeros(1, self.modes), expression, joints).points
         centre = joints.new_tensor([self.camera.cx, self.camera.cy])
-        place = start_translation(posed.mean(1), self.detected[..., :2].mean(1), placed.scale, self.camera.focal, centre)
+        place = start_translation(posed.mean(1), self.detected[:, self.keep, :2].mean(1), placed.scale, self.camera.focal, centre)
         return problem, Variables(problem.pack(expression, joints, place), joints.new_zeros(self.modes + 1))
 
-    def _evidence(self, placed: Similarity, turn: Tensor) -> Evidence:
+    def _evidence(self, placed: Placement, turn: Tensor) -> Evidence:
         """Detected points with the size of each face and weights that fall off where the surface looks away."""
-        template = LandmarkPoints.of(self.model).template.sum(1)
+        template = self.every.template.sum(1)
         span = (template[LEFT_CORNER] - template[RIGHT_CORNER]).norm()
         facing = (self._normals() @ placed.rotation[:, 2].mT).mT  # [N, L] cosine with the axis towards the viewer
         share = (facing / 0.4).clamp(0, 1)
         weight = self.weight * (self.settings.back_facing + (1 - self.settings.back_facing) * share)
-        return Evidence(self.detected[..., :2].contiguous(), weight, placed.scale * span, turn)
+        return Evidence(self.detected[:, self.keep, :2].contiguous(), weight, placed.scale * span, turn)
 
     def _normals(self) -> Tensor:
         """Normals [L, 3] of the neutral head at the landmarks."""
@@ -200,7 +199,7 @@ class _Fit:
         identity = expression.new_zeros(self.model.identity_basis.shape[0])
         identity[: self.modes] = problem.identity(solved.shared)
         camera = problem.camera_of(solved.shared)
-        points = LandmarkPoints.of(self.model).posed(identity[None], expression, joints).points
+        points = self.every.posed(identity[None], expression, joints).points
         return HeadTrack(
             model_id=self.model.model_id,
             identity=identity.cpu(),

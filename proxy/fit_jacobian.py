@@ -21,40 +21,43 @@ def projection_rows(camera: Camera, points: Tensor) -> Tensor:
 
 
 class Jacobian:
-    """Derivatives of the pixels of `points` by expression, joint rotations, translation and identity, for any pose.
+    """Derivatives of the pixels of `points` by expression, turns, translation and identity, for any pose.
+
+    The rotation vectors of joints 1.. are `turns` [(J - 1) * 3, R] times R variables.
 
     What does not depend on the pose is put together once: for each landmark one matrix from all columns' coefficients to
     (parts that follow each joint, rest positions of the joints, rotation vectors of the joints, translation).
     """
 
-    def __init__(self, points: LandmarkPoints, with_identity: bool, further: int = 0):
+    def __init__(self, points: LandmarkPoints, turns: Tensor, with_identity: bool, further: int = 0):
         self.points = points
         self._below = _descendants().to(points.template)
         modes = points.identity.shape[-1] if with_identity else 0
         joints, expressions = points.weight.shape[1], points.expression.shape[-1]
+        place = expressions + turns.shape[1]  # first column of the translation
 
         def spread(by_expression: Tensor, by_identity: Tensor | None) -> Tensor:
-            padded = torch.nn.functional.pad(by_expression, (0, 3 * joints))  # joints 1.. and translation
+            padded = torch.nn.functional.pad(by_expression, (0, turns.shape[1] + 3))
             tail = padded.new_zeros(*padded.shape[:-1], modes) if by_identity is None else by_identity[..., :modes]
             return torch.nn.functional.pad(torch.cat([padded, tail], -1), (0, further))
 
         parts = spread(points.expression, points.identity).flatten(1, 2)  # [L, J * 3, N]
         rest = spread(points.joint_expression.flatten(1).mT, points.joint_identity.flatten(1).mT)  # [J * 3, N]
-        turns = spread(points.expression_joints.flatten(1).mT, None)
-        plain = torch.zeros_like(turns[: 3 + further])  # rows: translation, further columns
-        plain[:3, expressions + 3 * (joints - 1) : expressions + 3 * joints] = torch.eye(3)
+        turned = spread(points.expression_joints.flatten(1).mT, None)  # [J * 3, N]
+        turned[3:, expressions:place] = turns
+        plain = torch.zeros_like(turned[: 3 + further])  # rows: translation, further columns
+        plain[:3, place : place + 3] = torch.eye(3)
         plain[3:, plain.shape[1] - further :] = torch.eye(further)
-        turns[3:, expressions : expressions + 3 * (joints - 1)] = torch.eye(3 * (joints - 1))
-        used, used_rest, self._turning = (x.abs().amax(-1).nonzero()[:, 0] for x in (parts.abs().amax(0), rest, turns))
+        used, used_rest, self._turning = (x.abs().amax(-1).nonzero()[:, 0] for x in (parts.abs().amax(0), rest, turned))
         self._moving = torch.cat([used, used_rest + rest.shape[0]])
         weight_below = points.weight @ self._below.T  # [L, J]
         rest = weight_below[:, used_rest // 3, None] * rest[used_rest]
-        plain = torch.cat([turns[self._turning], plain]).expand(len(parts), -1, -1)
+        plain = torch.cat([turned[self._turning], plain]).expand(len(parts), -1, -1)
         self._maps = torch.cat([parts[:, used], rest, plain], 1)  # [L, K, N], K rows that are not zero throughout
 
     def __call__(self, pose: Pose, rows: Tensor, further: Tensor | None = None) -> Tensor:
-        """Pixels' derivatives [B, L, 2, N] by expression [E], rotation vectors of joints 1.. [(J - 1) * 3], translation [3] and
-        identity [I, none if left out], then the columns `further` [B, L, 2, F] as they are.
+        """Pixels' derivatives [B, L, 2, N] by expression [E], turns [R], translation [3] and identity [I, none if left out], then
+        the columns `further` [B, L, 2, F] as they are.
 
         `rows` are those of `projection_rows` at the posed points, or multiples of them: then the derivatives are multiplied
         likewise.

@@ -1,7 +1,8 @@
 """The cost of a fit and its Gauss-Newton system: landmarks and priors of single frames, in units of the priors' sigmas.
 
-Frame variables z [T, n] are (expression, joints 1.., translation), each divided by its sigma; shared ones
-s [m] are (identity, logarithm of the focal length) likewise. The root's rotation stays as it is given.
+Frame variables z [T, n] are (expression, turns, translation), each divided by its sigma; shared ones s [m] are (identity, logarithm
+of the focal length) likewise. The turns are those of the head, which the neck shares since a face does not tell the two apart, of
+the jaw and of the eyes. The root's rotation stays as it is given.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from .head_model import JOINTS, HeadModel
 from .landmark_points import LandmarkPoints, Pose
 
 TRANSLATION_SIGMA = 0.1  # metres; only a scale for the numbers, the prior of the translation is flat
+NECK_SHARE = 0.35  # of a head's rotation
+FREE_JOINTS = ("jaw", "left_eye", "right_eye")
+_HEAD, _JAW, _LEFT_EYE, _RIGHT_EYE = range(0, 12, 3)  # first of their three turns
 FLAT = 1e-4  # precision of what has no prior, in units of its scale: keeps the system definite
 
 
@@ -40,7 +44,7 @@ class Evidence:
     pixels: Tensor  # [T, L, 2]
     weight: Tensor  # [T, L]
     size: Tensor  # [T] size of the face in pixels
-    turn: Tensor  # [T, 3] neck's plus head's rotation that the landmarks' own depth suggests, radians
+    turn: Tensor  # [T, 3] the head's rotation that the landmarks' own depth suggests, radians
 
     def take(self, index: Tensor | slice) -> Evidence:
         return Evidence(self.pixels[index], self.weight[index], self.size[index], self.turn[index])
@@ -63,34 +67,30 @@ class Problem:
         self.points, self.settings, self.root, self.camera = points, settings, root, camera
         self.modes = points.identity.shape[-1]
         self.expressions = points.expression.shape[-1]
-        self._jacobians = {flag: Jacobian(points, flag, 1 + flag) for flag in (False, True)}
+        self._turns = _turns().to(root)
+        self._jacobians = {flag: Jacobian(points, self._turns, flag, 1 + flag) for flag in (False, True)}
         bounds = model.expression_bounds.to(root)
         self._expression_sigma = settings.expression * bounds.abs().amax(1)
-        turns = len(JOINTS) - 1
-        self.sigma = torch.cat(
-            [self._expression_sigma, torch.ones(turns * 3).to(root), torch.full((3,), TRANSLATION_SIGMA).to(root)]
-        )  # [n]
+        free = self._turns.shape[1]
+        self.sigma = torch.cat([self._expression_sigma, torch.ones(free).to(root), torch.full((3,), TRANSLATION_SIGMA).to(root)])
         self.shared_sigma = torch.cat([torch.full((self.modes,), settings.identity), torch.tensor([settings.focal])]).to(root)
-        self._neck = slice(self.expressions, self.expressions + 3)
-        self._head = slice(self.expressions + 3, self.expressions + 6)
+        self._head = slice(self.expressions, self.expressions + 3)
         self.precision = self._precision(model)  # [n, n]
-        pick = torch.zeros(3, len(self.sigma)).to(root)
-        pick[:, self._neck] = pick[:, self._head] = torch.eye(3).to(root)
-        self._turn_precision = pick.mT @ pick / settings.turn**2
-        free = torch.full((turns * 3 + 3,), torch.inf).to(root)
-        self.lower = torch.cat([bounds[:, 0], -free]) / self.sigma
-        self.upper = torch.cat([bounds[:, 1], free]) / self.sigma
+        self._turn_precision = torch.zeros_like(self.precision)
+        self._turn_precision[self._head, self._head] = torch.eye(3).to(root) / settings.turn**2
+        unbounded = torch.full((free + 3,), torch.inf).to(root)
+        self.lower = torch.cat([bounds[:, 0], -unbounded]) / self.sigma
+        self.upper = torch.cat([bounds[:, 1], unbounded]) / self.sigma
 
     def _precision(self, model: HeadModel) -> Tensor:
         """Precision [n, n] of the frame variables' prior, whose mean is 0."""
         settings, e = self.settings, self.expressions
         jaw = settings.jaw if model.expression_joints[:, JOINTS.index("jaw")].abs().max() > 0 else settings.jaw_alone
-        sigmas = {"neck": settings.neck, "head": settings.head, "jaw": jaw}
         result = torch.zeros(len(self.sigma), len(self.sigma))
         result[range(e), range(e)] = 1.0
-        for joint, sigma in sigmas.items():
-            at = e + 3 * (JOINTS.index(joint) - 1)
-            result[range(at, at + 3), range(at, at + 3)] = sigma**-2
+        for first, sigma in ((_HEAD, settings.head), (_JAW, jaw)):
+            at = range(e + first, e + first + 3)
+            result[at, at] = sigma**-2
         result = result.to(self.sigma)
         turns = model.expression_joints.to(self.sigma)  # [E, J, 3]
         left, right = (JOINTS.index(name) for name in ("left_eye", "right_eye"))
@@ -99,8 +99,8 @@ class Problem:
             # No eye rolls about its axis of sight.
             apart = torch.zeros_like(self.sigma)
             apart[:e] = turns[:, left, axis] - turns[:, right, axis]
-            for eye, sign in ((left, 1.0), (right, -1.0)):
-                at = e + 3 * (eye - 1) + axis
+            for first, sign in ((_LEFT_EYE, 1.0), (_RIGHT_EYE, -1.0)):
+                at = e + first + axis
                 apart[at] = sign
                 result[at, at] += (0.1 * settings.eyes if axis == 2 else settings.eyes) ** -2 / 2
             apart = apart * self.sigma
@@ -111,15 +111,21 @@ class Problem:
     # -- variables ---------------------------------------------------------------------------------------------------
 
     def pack(self, expression: Tensor, joints: Tensor, translation: Tensor) -> Tensor:
-        """Expression [T, E], joints [T, J, 3] and translation [T, 3] as frame variables [T, n]."""
-        return torch.cat([expression, joints[:, 1:].flatten(1), translation], 1) / self.sigma
+        """Expression [T, E], joints [T, J, 3] and translation [T, 3] as frame variables [T, n]; neck and head by their sum."""
+        eyes_and_jaw = [joints[:, JOINTS.index(name)] for name in FREE_JOINTS]
+        head = joints[:, JOINTS.index("neck")] + joints[:, JOINTS.index("head")]
+        return torch.cat([expression, head, *eyes_and_jaw, translation], 1) / self.sigma
 
     def unpack(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Frame variables [T, n] as expression [T, E], joints [T, J, 3] and translation [T, 3]."""
         values = frame * self.sigma
-        turns = values[:, self.expressions : -3].unflatten(1, (-1, 3))
+        turns = (values[:, self.expressions : -3] @ self._turns.mT).unflatten(1, (-1, 3))
         joints = torch.cat([self.root.expand(len(values), 1, 3), turns], 1)
         return values[:, : self.expressions], joints, values[:, -3:]
+
+    def head_turn(self, at: Variables) -> Tensor:
+        """The head's rotation [T, 3] against the root, radians."""
+        return at.frame[:, self._head]
 
     def identity(self, shared: Tensor) -> Tensor:
         """Identity coefficients [modes]."""
@@ -147,8 +153,8 @@ class Problem:
         return 0.5 * (data + prior + self._turn_error(at, evidence).square().sum(1))
 
     def _turn_error(self, at: Variables, evidence: Evidence) -> Tensor:
-        """[T, 3]: the rotation of neck and head against the suggested one, in sigmas. (The sigma scale of joints is 1.)"""
-        return (at.frame[:, self._neck] + at.frame[:, self._head] - evidence.turn) / self.settings.turn
+        """[T, 3]: the head's rotation against the suggested one, in sigmas. (The scale of turns is 1.)"""
+        return (at.frame[:, self._head] - evidence.turn) / self.settings.turn
 
     def shared_cost(self, shared: Tensor) -> Tensor:
         """Prior's cost of the shared variables, for one frame."""
@@ -175,9 +181,7 @@ class Problem:
         shared_columns = jacobian.flatten(0, 1)[:, n:]
         shared = (shared_columns[:, :-1].mT @ shared_columns) * (shared_sigma[:, None] * scale[n:])  # [m, m + 1]
         frame_gradient = hessian[..., -1] + at.frame @ self.precision
-        turn_gradient = self._turn_error(at, evidence) / self.settings.turn
-        frame_gradient[:, self._neck] += turn_gradient
-        frame_gradient[:, self._head] += turn_gradient
+        frame_gradient[:, self._head] += self._turn_error(at, evidence) / self.settings.turn
         return System(
             hessian[..., :n] + self.precision + self._turn_precision,
             hessian[..., n:-1],
@@ -200,3 +204,13 @@ class Problem:
     def _evidence(self, evidence: Evidence) -> Tensor:
         """[T] factor that makes the landmarks of a frame worth `settings.evidence` points."""
         return self.settings.evidence / evidence.weight.sum(1).clamp(min=1e-6)
+
+
+def _turns() -> Tensor:
+    """[(J - 1) * 3, R]: the rotation vectors of joints 1.. by the turns of the head and of the free joints."""
+    shares = torch.zeros(len(JOINTS) - 1, 1 + len(FREE_JOINTS))
+    shares[JOINTS.index("neck") - 1, 0] = NECK_SHARE
+    shares[JOINTS.index("head") - 1, 0] = 1 - NECK_SHARE
+    for column, name in enumerate(FREE_JOINTS, 1):
+        shares[JOINTS.index(name) - 1, column] = 1
+    return torch.kron(shares, torch.eye(3))

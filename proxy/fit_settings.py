@@ -18,9 +18,8 @@ class FitSettings:
     identity_modes: int = 120  # leading identity coefficients that are fitted; the others stay 0
     identity: float = 0.75  # sigma of a standardised identity coefficient
     expression: float = 0.25  # sigma of an expression coefficient, share of the larger of its bounds
-    neck: float = 0.25  # sigma of the neck's rotation, radians
-    head: float = 0.35  # sigma of the head's rotation against the neck, radians
-    turn: float = 0.003  # sigma of the head's rotation that the landmarks' own depth suggests, radians
+    head: float = 0.43  # sigma of the rotation of neck and head together, radians
+    turn: float = 0.001  # sigma of the head's rotation that the landmarks' own depth suggests, radians
     jaw: float = 0.04  # sigma of the jaw's rotation beyond what the expression gives, radians
     jaw_alone: float = 0.25  # the same for a model whose expression does not turn the jaw
     eyes: float = 0.3  # sigma of the gaze, radians

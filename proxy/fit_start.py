@@ -2,38 +2,81 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import rotation
+from .camera import Camera
+from .fit_problem import NECK_SHARE
 from .fit_settings import FitSettings
 from .head_model import JOINTS
+from .landmark_points import IRISES, LandmarkPoints
 
-NECK_SHARE = 0.35  # of a head's rotation; about (neck sigma)^2 / (neck sigma^2 + head sigma^2)
+# What the landmarker gets wrong about a turned head, measured by tools/measure_turn.py on renders of heads with known rotation.
+DEPTH_SHARE = 0.9  # its faces are about so much too deep
+TILT = math.radians(-2.7)  # pitch towards the camera that it sees too much
+REST_TILT = math.radians(1.5)  # pitch in which a head facing the camera is then found
+CROSS = 0.3  # yaw that it misses per radian of yaw and radian of pitch
+
+STILL = 0.001  # metres; a point that expressions move so far counts half in a head's rotation
 
 
-class Similarity(NamedTuple):
-    """Closest similarity transforms of T frames: detected = scale * rotation @ neutral + offset, y up, z to the viewer."""
+class Placement(NamedTuple):
+    """Where a rigid head stands in T frames."""
 
-    rotation: Tensor  # [T, 3, 3]
-    scale: Tensor  # [T] pixels per metre
-    offset: Tensor  # [T, 3] pixels
+    rotation: Tensor  # [T, 3, 3] from the model's space to the camera's
+    scale: Tensor  # [T] pixels per metre at the head's distance
 
 
-def similarity(neutral: Tensor, detected: Tensor, weight: Tensor) -> Similarity:
-    """Umeyama's closed form. neutral [L, 3] metres, detected [T, L, 3] pixels (y down, z away), weight [L]."""
+def still_weight(points: LandmarkPoints, bounds: Tensor, sigma: float) -> Tensor:
+    """Weight [L] of all 478 landmarks in a head's rotation: less for what expressions within their `bounds` [E, 2] move.
+
+    `sigma` is that of an expression, share of the larger of its bounds. The irises have weight 0.
+    """
+    moved = points.expression.sum(1) * (sigma * bounds.abs().amax(1)).to(points.expression)  # [L, 3, E]
+    weight = 1 / (1 + moved.square().sum((1, 2)) / STILL**2)
+    weight[IRISES] = 0
+    return weight
+
+
+def place(neutral: Tensor, detected: Tensor, weight: Tensor, camera: Camera) -> Placement:
+    """The rigid head closest to the detected points, in closed form, as the camera sees it.
+
+    neutral [L, 3] metres, detected [T, L, 3] pixels and rough depth (y down, z away), weight [L]. The points' own depth takes
+    them out of perspective, which else looks like a turn; then what the landmarker is known to get wrong is undone.
+    """
+    share = (weight / weight.sum())[:, None]
+    depth = DEPTH_SHARE * detected[..., 2:]
+    depth = depth - (share * depth).sum(1, keepdim=True)
+    offset = detected[..., :2] - detected.new_tensor([camera.cx, camera.cy])
+    rotations, scale = _similarity(neutral, torch.cat([offset * (1 + depth / camera.focal), depth], 2), share)
+    return Placement(_upright(rotations), scale)
+
+
+def _similarity(neutral: Tensor, detected: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotation [T, 3, 3] and scale [T] of the closest similarity transforms (Umeyama 1991); share [L, 1] of each point."""
     target = detected * detected.new_tensor([1.0, -1.0, -1.0])
-    w = (weight / weight.sum())[:, None]
-    centre, target_centre = (w * neutral).sum(0), (w * target).sum(1)
+    centre, target_centre = (share * neutral).sum(0), (share * target).sum(1)
     a, b = neutral - centre, target - target_centre[:, None]
-    u, s, vh = torch.linalg.svd(torch.einsum("tlx,ly->txy", b, w * a))
+    u, s, vh = torch.linalg.svd(b.mT @ (share * a))
     sign = torch.ones_like(s)
     sign[:, 2] = torch.linalg.det(u @ vh).sign()
-    rotations = u * sign[:, None] @ vh
-    scale = (s * sign).sum(1) / (w * a * a).sum()
-    return Similarity(rotations, scale, target_centre - scale[:, None] * (rotations @ centre))
+    return u * sign[:, None] @ vh, (s * sign).sum(1) / (share * a * a).sum()
+
+
+def _upright(rotations: Tensor) -> Tensor:
+    """Rotations [T, 3, 3] as the landmarker shows them, without its habits (the constants above)."""
+    found = _about(0, rotations.new_tensor([TILT])) @ rotations
+    pitch, yaw = -found[:, 1, 2].clamp(-1, 1).asin(), torch.atan2(found[:, 0, 2], found[:, 2, 2])
+    return found @ _about(1, CROSS * pitch * yaw) @ _about(0, rotations.new_tensor([REST_TILT]))
+
+
+def _about(axis: int, angle: Tensor) -> Tensor:
+    """Rotations [N, 3, 3] about a coordinate axis by angles [N]."""
+    return rotation.to_matrix(angle[:, None] * torch.eye(3)[axis].to(angle))
 
 
 def torso(rotations: Tensor, weight: Tensor, settings: FitSettings) -> Tensor:

@@ -52,16 +52,15 @@ class LandmarkPoints:
     expression_joints: Tensor  # [E, J, 3]
 
     @staticmethod
-    def of(model: HeadModel, table: LandmarkTable | None = None, keep: Tensor | None = None) -> LandmarkPoints:
-        """Maps of the model's landmarks (or of `table`), in float32; `keep` [L] selects landmarks by index.
+    def of(model: HeadModel, table: LandmarkTable | None = None) -> LandmarkPoints:
+        """Maps of the model's landmarks (or of `table`), in float32.
 
         Raises ValueError if the model has no landmark table and none is given.
         """
         table = table_of(model) if table is None else table
-        keep = torch.arange(len(table.triangle)) if keep is None else keep
         device = model.template.device
-        corners = model.faces[table.triangle.to(device)[keep]]  # [L, 3]
-        barycentric = table.barycentric.to(device)[keep].float()
+        corners = model.faces[table.triangle.to(device)]  # [L, 3]
+        barycentric = table.barycentric.to(device).float()
         by_joint = barycentric[..., None] * model.weights[corners].float()  # [L, 3, J]
         rows = _stencil_rows(model.stencil, corners.flatten())  # [3L, C]
 
@@ -81,6 +80,12 @@ class LandmarkPoints:
             joint_expression=model.joint_expression.float(),
             expression_joints=model.expression_joints.float(),
         )
+
+    def take(self, index: Tensor) -> LandmarkPoints:
+        """The maps of the landmarks `index` [N] alone."""
+        corrective = None if self.corrective is None else self.corrective[index]
+        by_landmark = {name: getattr(self, name)[index] for name in ("template", "identity", "expression", "weight")}
+        return dataclasses.replace(self, corrective=corrective, **by_landmark)
 
     def to(self, *args, **kwargs) -> LandmarkPoints:
         """The same maps on another device or in another dtype (arguments of Tensor.to)."""
