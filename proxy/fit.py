@@ -125,12 +125,15 @@ class _Fit:
 
         still = still_weight(self.every, self.model.expression_bounds, settings.expression)
         placed = place(self.every.template.sum(1), self.detected, still, self.camera)
-        problem, start = self._problem(placed)
+        root = torso(placed.rotation, self.weight.mean(1), settings)
+        problem = self._problem(root, self.points, with_shared=False)
+        start = self._start(problem, placed)
         evidence = self._evidence(placed, problem.head_turn(start))
+        shape_problem = self._problem(root, self.points, with_shared=True)
         for count in (max(1, settings.keyframes // 3), settings.keyframes):
             # Few frames bring the shape near its place at a third of the cost, all key frames settle it.
             keys = torch.linspace(0, len(self.frames) - 1, min(count, len(self.frames))).round().long()
-            shaped = fit_shape(problem, evidence.take(keys), start.take(keys), tick)
+            shaped = fit_shape(shape_problem, evidence.take(keys), start.take(keys), tick)
             start = Variables(self._spread(problem, keys, shaped, start), shaped.shared)
             if len(keys) == len(self.frames):
                 break
@@ -139,16 +142,18 @@ class _Fit:
             progress(total, total)
         return self._track(problem, solved)
 
-    def _problem(self, placed: Placement) -> tuple[Problem, Variables]:
-        root = torso(placed.rotation, self.weight.mean(1), self.settings)
+    def _problem(self, root: Tensor, points: LandmarkPoints, with_shared: bool) -> Problem:
         settings = dataclasses.replace(self.settings, focal=1e-4) if self.fixed_focal else self.settings
-        problem = Problem(self.model, self.points, settings, root, self.camera)
-        joints = start_joints(placed.rotation, root)
+        return Problem(self.model, points, settings, root, self.camera, with_shared)
+
+    def _start(self, problem: Problem, placed: Placement) -> Variables:
+        joints = start_joints(placed.rotation, problem.root)
         expression = joints.new_zeros(len(joints), problem.expressions)
         posed = self.points.posed(joints.new_zeros(1, self.modes), expression, joints).points
         centre = joints.new_tensor([self.camera.cx, self.camera.cy])
-        place = start_translation(posed.mean(1), self.detected[:, self.keep, :2].mean(1), placed.scale, self.camera.focal, centre)
-        return problem, Variables(problem.pack(expression, joints, place), joints.new_zeros(self.modes + 1))
+        pixels = self.detected[:, self.keep, :2].mean(1)
+        translation = start_translation(posed.mean(1), pixels, placed.scale, self.camera.focal, centre)
+        return Variables(problem.pack(expression, joints, translation), joints.new_zeros(self.modes + 1))
 
     def _evidence(self, placed: Placement, turn: Tensor) -> Evidence:
         """Detected points with the size of each face and weights that fall off where the surface looks away."""

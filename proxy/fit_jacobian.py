@@ -33,7 +33,7 @@ class Jacobian:
         self.points = points
         self._below = _descendants().to(points.template)
         modes = points.identity.shape[-1] if with_identity else 0
-        joints, expressions = points.weight.shape[1], points.expression.shape[-1]
+        expressions = points.expression.shape[-1]
         place = expressions + turns.shape[1]  # first column of the translation
 
         def spread(by_expression: Tensor, by_identity: Tensor | None) -> Tensor:

@@ -61,14 +61,18 @@ class System(NamedTuple):
 
 
 class Problem:
-    """One clip's cost. `points` are the fitted landmarks with `modes` identity coefficients, `focal` is the prior's mean."""
+    """One clip's cost. `points` are the fitted landmarks with `modes` identity coefficients; the camera's focal length is its
+    prior's mean. Systems have a part for the shared variables only if `with_shared`."""
 
-    def __init__(self, model: HeadModel, points: LandmarkPoints, settings: FitSettings, root: Tensor, camera: Camera):
+    def __init__(
+        self, model: HeadModel, points: LandmarkPoints, settings: FitSettings, root: Tensor, camera: Camera, with_shared: bool
+    ):
         self.points, self.settings, self.root, self.camera = points, settings, root, camera
         self.modes = points.identity.shape[-1]
         self.expressions = points.expression.shape[-1]
         self._turns = _turns().to(root)
-        self._jacobians = {flag: Jacobian(points, self._turns, flag, 1 + flag) for flag in (False, True)}
+        self.with_shared = with_shared
+        self._jacobian = Jacobian(points, self._turns, with_shared, 1 + with_shared)
         bounds = model.expression_bounds.to(root)
         self._expression_sigma = settings.expression * bounds.abs().amax(1)
         free = self._turns.shape[1]
@@ -160,7 +164,7 @@ class Problem:
         """Prior's cost of the shared variables, for one frame."""
         return 0.5 * (shared * shared).sum()
 
-    def system(self, at: Variables, evidence: Evidence, with_shared: bool) -> System:
+    def system(self, at: Variables, evidence: Evidence) -> System:
         """Gauss-Newton blocks at a point; robust weights as they stand there."""
         pose, points, camera = self.project(at)
         pixels = camera.project(points)
@@ -171,11 +175,11 @@ class Problem:
         unit = unit[..., None]
         rows = projection_rows(camera, points) * unit[..., None]
         centre = pixels.new_tensor([camera.cx, camera.cy])
-        further = [pixels - centre, difference] if with_shared else [difference]  # by the focal length; the residual
+        further = [pixels - centre, difference] if self.with_shared else [difference]  # by the focal length; the residual
         further = torch.stack(further, -1) * unit[..., None]
-        jacobian = self._jacobians[with_shared](pose, rows, further).flatten(1, 2)  # [T, 2L, n + m + 1]
+        jacobian = self._jacobian(pose, rows, further).flatten(1, 2)  # [T, 2L, n + m + 1]
         n = len(self.sigma)
-        shared_sigma = self.shared_sigma if with_shared else self.shared_sigma[:0]
+        shared_sigma = self.shared_sigma if self.with_shared else self.shared_sigma[:0]
         scale = torch.cat([self.sigma, shared_sigma, torch.ones_like(self.sigma[:1])])
         hessian = torch.bmm(jacobian[..., :n].mT, jacobian) * (self.sigma[:, None] * scale)  # [T, n, n + m + 1]
         shared_columns = jacobian.flatten(0, 1)[:, n:]

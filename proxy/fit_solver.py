@@ -17,7 +17,7 @@ from .fit_problem import Evidence, Problem, System, Variables
 
 LEAST_FRAMES = 8  # the prior of the shared variables counts at least so often: one photo cannot tell a smile from a wide mouth
 CHUNK = 32  # frames whose Jacobian is held at once
-INTERIOR_STEPS = 3  # per linearisation: a step costs far less than a Jacobian
+INTERIOR_STEPS = 2  # per linearisation
 START_PRESSURE, LEAST_PRESSURE = 0.1, 1e-3  # mu of the interior-point method, in units of the cost
 MARGIN = 0.02  # share of its range that a bounded variable starts off its bounds
 CONJUGATE_STEPS, CONJUGATE_TOLERANCE = 25, 1e-4
@@ -34,7 +34,7 @@ def fit_shape(problem: Problem, evidence: Evidence, start: Variables, tick: Call
 
     cost = total(at)
     for _ in range(problem.settings.shape_rounds):
-        system = _collect(problem, at, evidence, with_shared=True)
+        system = _collect(problem, at, evidence)
         improved = False
         while not improved and damping <= DAMPING_MAX:
             trial = _arrowhead_step(at, system, interior, damping)
@@ -58,7 +58,7 @@ def fit_motion(problem: Problem, evidence: Evidence, start: Variables, tie: Tens
     damping = torch.full((len(at.frame),), DAMPING).to(at.frame)
     cost = _motion_cost(problem, at, evidence)
     ties = _tie_cost(at.frame, tie)
-    system = _collect(problem, at, evidence, with_shared=False)
+    system = _collect(problem, at, evidence)
     for _ in range(problem.settings.motion_rounds):
         trial = Variables(_tied_step(at, system, interior, tie, damping), at.shared)
         trial_cost, trial_ties = _motion_cost(problem, trial, evidence), _tie_cost(trial.frame, tie)
@@ -72,7 +72,7 @@ def fit_motion(problem: Problem, evidence: Evidence, start: Variables, tie: Tens
         at, cost, ties = trial, trial_cost, trial_ties
         if before - after < problem.settings.tolerance * before:
             break
-        system = _collect(problem, at, evidence, with_shared=False)
+        system = _collect(problem, at, evidence)
     return at
 
 
@@ -87,8 +87,8 @@ def _tie_cost(frame: Tensor, tie: Tensor) -> Tensor:
     return torch.nn.functional.pad(each, (0, 1)) + torch.nn.functional.pad(each, (1, 0))
 
 
-def _collect(problem: Problem, at: Variables, evidence: Evidence, with_shared: bool) -> System:
-    parts = [problem.system(at.take(s), evidence.take(s), with_shared) for s in _chunks(len(at.frame), CHUNK)]
+def _collect(problem: Problem, at: Variables, evidence: Evidence) -> System:
+    parts = [problem.system(at.take(s), evidence.take(s)) for s in _chunks(len(at.frame), CHUNK)]
     frame, cross, shared, frame_gradient, shared_gradient = zip(*parts)
     return System(torch.cat(frame), torch.cat(cross), sum(shared), torch.cat(frame_gradient), sum(shared_gradient))
 
@@ -126,16 +126,21 @@ class _Interior:
         pressure = (0.1 * ((self.below * low + self.above * high) / 2).mean(1, keepdim=True)).clamp(min=LEAST_PRESSURE)
         return self.below / low + self.above / high, pressure / high - pressure / low, pressure
 
-    def advance(self, frame: Tensor, step: Tensor, pressure: Tensor) -> tuple[Tensor, Tensor]:
-        """Goes along `step` [T, n] as far as the bounds allow; new frame variables and the share [T, 1] that was gone."""
+    def advance(self, frame: Tensor, step: Tensor, pressure: Tensor) -> Tensor:
+        """New frame variables [T, n]: `step` [T, n], in which each bounded variable stops short of its bound by itself.
+
+        One common share of the step, as in the textbook, would let the first variable at its bound hold up all others of its
+        frame; the next step puts right what the stopped ones left.
+        """
         low, high = self._slacks(frame)
         d = step[:, self.bounded]
         change_below = (pressure - self.below * d) / low - self.below
         change_above = (pressure + self.above * d) / high - self.above
-        share = _reach(torch.cat([low, high], 1), torch.cat([d, -d], 1))
         dual = _reach(torch.cat([self.below, self.above], 1), torch.cat([change_below, change_above], 1))
         self.below, self.above = self.below + dual * change_below, self.above + dual * change_above
-        return frame + share * step, share
+        step = step.clone()
+        step[:, self.bounded] = d.clamp(-0.95 * low, 0.95 * high)
+        return frame + step
 
 
 def _reach(room: Tensor, change: Tensor) -> Tensor:
@@ -171,8 +176,8 @@ def _arrowhead_step(at: Variables, system: System, interior: _Interior, damping:
         solved = torch.bmm(torch.cholesky_inverse(torch.linalg.cholesky(held)), right)  # [T, n, m + 1]
         eliminated = cross.flatten(0, 1).mT @ solved.flatten(0, 1)  # [m, m + 1]
         shared_step = torch.linalg.solve(shared_block - eliminated[:, :-1], eliminated[:, -1] - shared_gradient)
-        frame, share = interior.advance(frame, -solved[..., -1] - solved[..., :-1] @ shared_step, pressure)
-        shared = shared + share.mean() * shared_step
+        frame = interior.advance(frame, -solved[..., -1] - solved[..., :-1] @ shared_step, pressure)
+        shared = shared + shared_step
     return Variables(frame, shared)
 
 
@@ -195,7 +200,7 @@ def _tied_step(at: Variables, system: System, interior: _Interior, tie: Tensor, 
         held.diagonal(dim1=1, dim2=2)[:, interior.bounded] += stiffness
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(held))
         step = _conjugate_gradients(lambda x: apply(held, x), inverse, -gradient)
-        frame, _ = interior.advance(frame, step, pressure)
+        frame = interior.advance(frame, step, pressure)
     return frame
 
 

@@ -15,11 +15,11 @@ from .fit_settings import FitSettings
 from .head_model import JOINTS
 from .landmark_points import IRISES, LandmarkPoints
 
-# What the landmarker gets wrong about a turned head, measured by tools/measure_turn.py on renders of heads with known rotation.
-DEPTH_SHARE = 0.9  # its faces are about so much too deep
-TILT = math.radians(-2.7)  # pitch towards the camera that it sees too much
-REST_TILT = math.radians(1.5)  # pitch in which a head facing the camera is then found
-CROSS = 0.3  # yaw that it misses per radian of yaw and radian of pitch
+# What undoes the landmarker's errors about a turned head; tools/measure_turn.py measures it on heads with known rotation.
+DEPTH_SHARE = 0.9  # its faces are too deep
+TILT = math.radians(-2.7)  # pitch about the camera's axis: it sees all heads tilted
+REST_TILT = math.radians(1.5)  # pitch about the head's own axis, with which a head that faces the camera stays where it was
+CROSS = 0.3  # yaw per radian of yaw and radian of pitch, which it misses
 
 STILL = 0.001  # metres; a point that expressions move so far counts half in a head's rotation
 
@@ -43,17 +43,29 @@ def still_weight(points: LandmarkPoints, bounds: Tensor, sigma: float) -> Tensor
 
 
 def place(neutral: Tensor, detected: Tensor, weight: Tensor, camera: Camera) -> Placement:
+    """`seen_place` without what the landmarker is known to get wrong."""
+    seen = seen_place(neutral, detected, weight, camera)
+    return Placement(upright(seen.rotation, TILT, REST_TILT, CROSS), seen.scale)
+
+
+def seen_place(neutral: Tensor, detected: Tensor, weight: Tensor, camera: Camera, depth_share: float = DEPTH_SHARE) -> Placement:
     """The rigid head closest to the detected points, in closed form, as the camera sees it.
 
     neutral [L, 3] metres, detected [T, L, 3] pixels and rough depth (y down, z away), weight [L]. The points' own depth takes
-    them out of perspective, which else looks like a turn; then what the landmarker is known to get wrong is undone.
+    them out of perspective, which else looks like a turn.
     """
     share = (weight / weight.sum())[:, None]
-    depth = DEPTH_SHARE * detected[..., 2:]
+    depth = depth_share * detected[..., 2:]
     depth = depth - (share * depth).sum(1, keepdim=True)
     offset = detected[..., :2] - detected.new_tensor([camera.cx, camera.cy])
-    rotations, scale = _similarity(neutral, torch.cat([offset * (1 + depth / camera.focal), depth], 2), share)
-    return Placement(_upright(rotations), scale)
+    return Placement(*_similarity(neutral, torch.cat([offset * (1 + depth / camera.focal), depth], 2), share))
+
+
+def upright(rotations: Tensor, tilt: float, rest_tilt: float, cross: float) -> Tensor:
+    """Rotations [T, 3, 3] as they were seen, turned back by the constants above."""
+    found = _about(0, rotations.new_tensor([tilt])) @ rotations
+    pitch, yaw = -found[:, 1, 2].clamp(-1, 1).asin(), torch.atan2(found[:, 0, 2], found[:, 2, 2])
+    return found @ _about(1, cross * pitch * yaw) @ _about(0, rotations.new_tensor([rest_tilt]))
 
 
 def _similarity(neutral: Tensor, detected: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,13 +77,6 @@ def _similarity(neutral: Tensor, detected: Tensor, share: Tensor) -> tuple[Tenso
     sign = torch.ones_like(s)
     sign[:, 2] = torch.linalg.det(u @ vh).sign()
     return u * sign[:, None] @ vh, (s * sign).sum(1) / (share * a * a).sum()
-
-
-def _upright(rotations: Tensor) -> Tensor:
-    """Rotations [T, 3, 3] as the landmarker shows them, without its habits (the constants above)."""
-    found = _about(0, rotations.new_tensor([TILT])) @ rotations
-    pitch, yaw = -found[:, 1, 2].clamp(-1, 1).asin(), torch.atan2(found[:, 0, 2], found[:, 2, 2])
-    return found @ _about(1, CROSS * pitch * yaw) @ _about(0, rotations.new_tensor([REST_TILT]))
 
 
 def _about(axis: int, angle: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from expportrait.proxy.camera import Camera
-from expportrait.proxy.fit import DEPTH_SHARE, FitSettings, fit_frames, fit_landmarks
+from expportrait.proxy.fit import FitSettings, fit_frames, fit_landmarks
+from expportrait.proxy.fit_start import CROSS, DEPTH_SHARE, REST_TILT, TILT, place, seen_place, still_weight, upright
 from expportrait.proxy.frames import Frames
-from expportrait.proxy.landmark_points import FACE_OVAL, model_landmarks
+from expportrait.proxy.landmark_points import FACE_OVAL, LandmarkPoints, model_landmarks
 from expportrait.proxy.rotation import to_matrix, to_rotvec
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -235,3 +236,41 @@ def test_a_photo_is_fitted_with_the_embedded_head(model):
     jaw_open = track.expression[0, model.expression_index("jawOpen")]
     smile = track.expression[0, model.expression_index("mouthSmileLeft")]
     assert smile > 0.2 and jaw_open < 0.5
+
+
+def seen_by_landmarker(toy, camera, centre, turn):
+    """Points and depth of the toy head in pixels, as a landmarker without habits gives them."""
+    points = model_landmarks(toy, torch.zeros(1, 12), torch.zeros(1, toy.expression_basis.shape[0]), turn) + centre
+    distance = -points[..., 2].mean(1, keepdim=True)
+    depth = -points[..., 2] - distance
+    return torch.cat([camera.project(points), (depth * camera.focal / distance / DEPTH_SHARE)[..., None]], -1)
+
+
+def test_perspective_does_not_turn_a_head(toy):
+    camera = Camera.centred(700.0, 512, 512)
+    neutral = LandmarkPoints.of(toy).template.sum(1)
+    turn = torch.zeros(1, 6, 3)
+    turn[:, 0] = torch.tensor([0.2, -0.4, 0.1])
+    for x, y, z in ((0.0, 0.0, -0.8), (0.2, -0.15, -0.8), (-0.1, 0.1, -0.5)):
+        centre = torch.tensor([x, y, z])
+        seen = seen_place(neutral, seen_by_landmarker(toy, camera, centre, turn), torch.ones(478), camera)
+        assert to_rotvec(to_matrix(turn[:, 0]).mT @ seen.rotation).norm() < math.radians(1.5)
+        assert float(seen.scale) == pytest.approx(camera.focal / -z, rel=0.3)  # the toy stands off its origin
+
+
+def test_habits_of_the_landmarker_are_undone(toy):
+    camera, neutral = Camera.centred(700.0, 512, 512), LandmarkPoints.of(toy).template.sum(1)
+    detected = seen_by_landmarker(toy, camera, torch.tensor([0.0, 0.0, -0.8]), torch.zeros(1, 6, 3))
+    seen = seen_place(neutral, detected, torch.ones(478), camera).rotation
+    placed = place(neutral, detected, torch.ones(478), camera).rotation
+    assert to_rotvec(seen.mT @ placed)[0, 0] == pytest.approx(TILT + REST_TILT, abs=2e-3)
+    pitch, yaw = torch.tensor([[0.3, 0.0, 0.0]]), torch.tensor([[0.0, 0.5, 0.0]])
+    turned = to_matrix(yaw) @ to_matrix(pitch)
+    more = upright(turned, 0.0, 0.0, CROSS)
+    assert torch.allclose(to_rotvec(turned.mT @ more), torch.tensor([[0.0, CROSS * 0.15, 0.0]]), atol=1e-5)
+
+
+def test_what_expressions_move_says_little_about_the_heads_turn(model):
+    weight = still_weight(LandmarkPoints.of(model), model.expression_bounds, 0.25)
+    lower_lip, bridge_of_the_nose, iris = 17, 6, 468
+    assert weight[iris] == 0 and weight[lower_lip] < 0.3 < 0.7 < weight[bridge_of_the_nose]
