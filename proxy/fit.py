@@ -130,13 +130,14 @@ class _Fit:
         start = self._start(problem, placed)
         evidence = self._evidence(placed, problem.head_turn(start))
         shape_problem = self._problem(root, self.points, with_shared=True)
-        for count in (max(1, settings.keyframes // 3), settings.keyframes):
-            # Few frames bring the shape near its place at a third of the cost, all key frames settle it.
+        # A few frames bring the shape near its place at a third of the cost, all key frames settle it.
+        stages = [(settings.keyframes, settings.tolerance)]
+        if len(self.frames) > settings.keyframes // 3 > 0:
+            stages.insert(0, (settings.keyframes // 3, 10 * settings.tolerance))
+        for count, tolerance in stages:
             keys = torch.linspace(0, len(self.frames) - 1, min(count, len(self.frames))).round().long()
-            shaped = fit_shape(shape_problem, evidence.take(keys), start.take(keys), tick)
+            shaped = fit_shape(shape_problem, evidence.take(keys), start.take(keys), tolerance, tick)
             start = Variables(self._spread(problem, keys, shaped, start), shaped.shared)
-            if len(keys) == len(self.frames):
-                break
         solved = fit_motion(problem, evidence, start, self._ties(problem), tick)
         if progress is not None and done < total:
             progress(total, total)

@@ -24,8 +24,9 @@ CONJUGATE_STEPS, CONJUGATE_TOLERANCE = 25, 1e-4
 DAMPING, DAMPING_MIN, DAMPING_MAX = 1e-3, 1e-6, 1e3
 
 
-def fit_shape(problem: Problem, evidence: Evidence, start: Variables, tick: Callable[[], None]) -> Variables:
-    """Frames and shared variables that fit together, from `start`; calls `tick` once per round."""
+def fit_shape(problem: Problem, evidence: Evidence, start: Variables, tolerance: float, tick: Callable[[], None]) -> Variables:
+    """Frames and shared variables that fit together, from `start`; calls `tick` once per round and ends when one lowers the cost
+    by less than the share `tolerance`."""
     interior, damping = _Interior(problem, start.frame), DAMPING
     at, frames = Variables(interior.inside(start.frame), start.shared), max(len(start.frame), LEAST_FRAMES)
 
@@ -35,18 +36,21 @@ def fit_shape(problem: Problem, evidence: Evidence, start: Variables, tick: Call
     cost = total(at)
     for _ in range(problem.settings.shape_rounds):
         system = _collect(problem, at, evidence)
-        improved = False
+        improved, rejected = False, False
         while not improved and damping <= DAMPING_MAX:
             trial = _arrowhead_step(at, system, interior, damping)
             trial_cost = total(trial)
             improved = bool(trial_cost < cost)
-            damping = max(damping / 5, DAMPING_MIN) if improved else damping * 8
+            if not improved:
+                damping, rejected = damping * 8, True
+        if not rejected:
+            damping = max(damping / 5, DAMPING_MIN)
         tick()
         if not improved:
             break
         drop = float((cost - trial_cost) / cost)
         at, cost = trial, trial_cost
-        if drop < problem.settings.tolerance:
+        if drop < tolerance:
             break
     return at
 
