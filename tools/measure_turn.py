@@ -14,8 +14,8 @@ import math
 from pathlib import Path
 
 import torch
-from bench_fit import SIDE, _IctHead
 from scipy.optimize import least_squares
+from synthetic_head import SIDE, IctHead
 from torch import Tensor
 from tqdm import tqdm
 
@@ -71,7 +71,7 @@ def rendered(model: HeadModel, landmarker: Landmarker, count: int) -> Seen:
 
 
 def ict_clips(path: Path, landmarker: Landmarker) -> list[Seen]:
-    head, generator = _IctHead(path), torch.Generator().manual_seed(ICT_SEED)
+    head, generator = IctHead(path), torch.Generator().manual_seed(ICT_SEED)
     clips = []
     for _ in tqdm(range(ICT_CLIPS)):
         images, true = head.clip(generator)
