@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..proxy.head_model import HeadModel, load_head_model
 from ..proxy.head_proxy import HeadProxy
+from ..proxy.posing import check_models
 from ..transfer.motion import HeadMotion
 from .files import check_saved_file, fingerprint, new_file, saved_file, saved_files
 from .types import CATEGORY, HEAD_MODEL, HEAD_MOTION, HEAD_PROXY, BuiltProxy
@@ -72,7 +73,9 @@ class LoadProxy(_Load):
     @classmethod
     def execute(cls, file: str, head_model: HeadModel | None = None) -> io.NodeOutput:
         model = head_model or load_head_model()
-        return io.NodeOutput(BuiltProxy(model, HeadProxy.load(saved_file(file), model.model_id)))
+        proxy = HeadProxy.load(saved_file(file), model.model_id)
+        check_models(model, proxy)
+        return io.NodeOutput(BuiltProxy(model, proxy))
 
 
 class LoadMotion(_Load):

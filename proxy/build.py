@@ -71,7 +71,7 @@ def build_proxy(
     source = source.to(device).float()
     photo = frame_source(source, proxy.camera, camera)
     person = frame_source(person_mask(source, person), proxy.camera, camera)
-    shot = Stage(model, camera).shot(camera_space(model, proxy.identity, SourcePose.of(proxy)))
+    shot = Stage(model, camera).shot(camera_space(model, proxy, SourcePose.of(proxy)))
     albedo, confidence = unwrap_albedo(photo, person, shot, texture_size)
     if progress is not None:
         progress(1, 1)

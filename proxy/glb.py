@@ -6,6 +6,9 @@ nothing but this target opens the mouth. In between, vertices go straight instea
 (0.37 rad), points 10 cm from the hinge are off by 1.7 mm at most. The animation of a motion does not use these targets
 but turns the joints themselves and adds the rest of the shape by targets of its own (named `jawOpen_shape`); likewise it
 applies a model's pose correctives by targets (`jaw_corrective_0`), and is exact.
+
+Of a refined proxy the static displacement is in the mesh itself and the detail that follows an expression in that
+expression's target. Detail that a motion holds for its own frames is not written: the animation's skin follows its expression.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ def export_glb(path: str | os.PathLike, proxy: HeadProxy, model: HeadModel, moti
 
     Metres, y up, the camera looks along -z from the origin. Morph targets bear the expression's names; a strength of 0
     is the person's neutral. With a `motion` (its `expression` [T, E], `joints` [T, J, 3], `translation` [T, 3] and
-    `fps` are used) the file has one animation of T frames. The transparent outer eye is left out.
+    `fps` are used, not its `detail`) the file has one animation of T frames. The transparent outer eye is left out.
 
     Raises ValueError if proxy, motion and model do not belong together.
     """
@@ -55,9 +58,11 @@ def export_glb(path: str | os.PathLike, proxy: HeadProxy, model: HeadModel, moti
     with torch.no_grad():
         identity, neutral = proxy.identity[None], proxy.neutral[None]
         rest = _joint_places(model, identity, neutral, neutral, torch.zeros_like(proxy.source_joints)[None])
-        morph = _morph(model, identity, neutral, motion)
+        morph = _morph(model, proxy, motion)
         file = GlbFile()
-        mesh = _mesh(file, model, model.canonical(identity, neutral)[0], morph)
+        displacement = proxy.displaced(neutral)
+        vertices = model.canonical(identity, neutral) + (0 if displacement is None else displacement)
+        mesh = _mesh(file, model, vertices[0], morph)
         rest_position = model.joint_positions(identity, neutral)[0]
         document = {
             "asset": {"version": "2.0", "generator": "ExpPortrait", "extras": {"head_model": model.model_id}},
@@ -97,13 +102,16 @@ def _joint_places(
     return rotation, torch.stack(position, dim=1)
 
 
-def _morph(model: HeadModel, identity: Tensor, neutral: Tensor, motion) -> _Morph:
+def _morph(model: HeadModel, proxy: HeadProxy, motion) -> _Morph:
+    neutral = proxy.neutral[None]
     names = list(model.expression_names)
     shapes = _dense(model, model.expression_basis)  # [E, V, 3]
+    if proxy.detail_by_expression is not None:
+        shapes = shapes + (proxy.detail_by_expression @ proxy.detail_basis.flatten(1)).unflatten(1, (-1, 3))
     turning = model.expression_joints.abs().sum((1, 2)).nonzero()[:, 0]
     displacement = shapes.clone()
     if len(turning) > 0:
-        displacement[turning] = _with_turned_joints(model, identity, neutral, turning)
+        displacement[turning] = _with_turned_joints(model, proxy, turning)
     if motion is None:
         return _Morph(names, displacement, shapes.new_zeros(0, len(names)))
     offset = motion.expression - neutral
@@ -122,11 +130,13 @@ def _morph(model: HeadModel, identity: Tensor, neutral: Tensor, motion) -> _Morp
     return _Morph(names, torch.cat(displacements), torch.cat(strengths, dim=1))
 
 
-def _with_turned_joints(model: HeadModel, identity: Tensor, neutral: Tensor, which: Tensor) -> Tensor:
+def _with_turned_joints(model: HeadModel, proxy: HeadProxy, which: Tensor) -> Tensor:
     """Displacements [N, V, 3] before skinning that put each vertex where expression `which` [N] at full strength puts it."""
+    identity, neutral = proxy.identity[None], proxy.neutral[None]
     at_rest = torch.zeros_like(model.joint_template)[None]
     full = neutral + torch.eye(neutral.shape[1], dtype=neutral.dtype, device=neutral.device)[which]
-    moved = model.forward(identity, full, at_rest) - model.forward(identity, neutral, at_rest)
+    moved = model.forward(identity, full, at_rest, proxy.displaced(full))
+    moved = moved - model.forward(identity, neutral, at_rest, proxy.displaced(neutral))
     transforms = model.joint_transforms(identity, neutral, at_rest)[0, :, :3, :3]
     blended = (model.weights @ transforms.flatten(1)).unflatten(1, (3, 3))  # [V, 3, 3]
     return torch.linalg.solve(blended, moved.permute(1, 2, 0)).permute(2, 0, 1)

@@ -21,13 +21,20 @@ FACING_RANGE = 0.25  # cosine at which a surface counts as fully facing the came
 
 
 def check_models(model: HeadModel, *parts) -> None:
-    """Raises ValueError if a proxy, track or motion was made with another head model."""
+    """Raises ValueError if a proxy, track or motion was made with another head model, or displaces another mesh."""
     for part in parts:
         if part.model_id != model.model_id:
             raise ValueError(
                 f"this {type(part).__name__} was made with head model {part.model_id}, but {model.model_id} is loaded; "
                 f"load the matching head model"
             )
+        for name in ("displacement", "detail_basis"):
+            field = getattr(part, name, None)
+            if field is not None and field.shape[-2] != model.vertex_count:
+                raise ValueError(
+                    f"{name} of this {type(part).__name__} has {field.shape[-2]} vertices, but {model.model_id} has "
+                    f"{model.vertex_count}; load the head model that it was refined with"
+                )
 
 
 def output_camera(camera: Camera, width: int | None = None, height: int | None = None) -> Camera:
@@ -53,13 +60,24 @@ def frames_at_once(camera: Camera, chunk: int) -> int:
     return max(1, min(chunk, PIXELS_AT_ONCE // (camera.width * camera.height)))
 
 
-def camera_space(model: HeadModel, identity: Tensor, pose, start: int = 0, stop: int | None = None) -> Tensor:
-    """Dense vertices [t, V, 3] in camera space of frames start..stop of anything with expression, joints, translation."""
+def camera_space(model: HeadModel, who: HeadProxy | Tensor, pose, start: int = 0, stop: int | None = None) -> Tensor:
+    """Dense vertices [t, V, 3] in camera space of frames start..stop of anything with expression, joints, translation.
+
+    `who` is a proxy, with its displacement if it has one, or an identity [I]. The detail is that of the pose if it was made
+    for this very proxy (equal `detail_id`), else it follows the expression.
+    """
     device = model.template.device
     expression, joints, translation = (
         value[start:stop].to(device) for value in (pose.expression, pose.joints, pose.translation)
     )
-    return model.forward(identity.to(device)[None], expression, joints) + translation[:, None]
+    if isinstance(who, Tensor):
+        identity, displacement = who.to(device), None
+    else:
+        own = getattr(pose, "detail_id", None) is not None and pose.detail_id == who.detail_id
+        detail = pose.detail[start:stop].to(device) if own else None
+        proxy = who.to(device)
+        identity, displacement = proxy.identity, proxy.displaced(expression, detail)
+    return model.forward(identity[None], expression, joints, displacement) + translation[:, None]
 
 
 @dataclasses.dataclass(frozen=True)

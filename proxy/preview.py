@@ -64,9 +64,10 @@ def render_preview(
 
 def _render(source, proxy, motion, model, camera, chunk, person, progress) -> Iterator[Tensor]:
     stage = Stage(model, camera)
-    known = PreviewSource.of(source, proxy.to(model.template.device), stage, person)
+    proxy = proxy.to(model.template.device)
+    known = PreviewSource.of(source, proxy, stage, person)
     for start in range(0, len(motion), chunk):
-        shot = stage.shot(camera_space(model, proxy.identity, motion, start, start + chunk))
+        shot = stage.shot(camera_space(model, proxy, motion, start, start + chunk))
         yield compose(known, shot).permute(0, 2, 3, 1)
         if progress is not None:
             progress(min(start + chunk, len(motion)), len(motion))

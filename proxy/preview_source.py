@@ -53,7 +53,7 @@ class PreviewSource:
         model, camera = stage.model, stage.camera
         source = source.to(model.template.device).float()
         photo = frame_source(source, proxy.camera, camera)
-        shot = stage.shot(camera_space(model, proxy.identity, SourcePose.of(proxy)))
+        shot = stage.shot(camera_space(model, proxy, SourcePose.of(proxy)))
         person = frame_source(person_mask(source, person), proxy.camera, camera)
         person = torch.maximum((person > PERSON).float(), shot.raster.mask[:, None].float())
 

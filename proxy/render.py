@@ -57,7 +57,8 @@ def render_maps(
     shaded (grey under two lights), textured (the proxy's albedo). The cornea is left out, so the iris is seen.
 
     The output has the source picture's framing: see `output_camera`; default size is the source's, up to 2048 pixels. Runs on
-    the device of `model`. `progress(done, total)` counts frames.
+    the device of `model`. `progress(done, total)` counts frames. A refined proxy is drawn with its displacement, as in
+    `camera_space`.
 
     Raises ValueError for an unknown map, an empty motion, a bad size, or a proxy or motion of another head model.
     """
@@ -81,7 +82,7 @@ def _render(proxy, motion, model, maps, camera, chunk, directx, progress) -> Ite
         regions=region_scores(model),
     )
     for start in range(0, len(motion), chunk):
-        vertices = camera_space(model, proxy.identity, motion, start, start + chunk)
+        vertices = camera_space(model, scene.proxy, motion, start, start + chunk)
         yield _render_shot(scene, scene.stage.shot(vertices), maps)
         if progress is not None:
             progress(min(start + chunk, len(motion)), len(motion))

@@ -21,6 +21,8 @@ def depth_range(proxy: HeadProxy, motion, model: HeadModel) -> tuple[float, floa
     device = model.template.device
     identity = proxy.identity.to(device)[None]
     rest = model.canonical(identity, torch.zeros_like(motion.expression[:1]).to(device))  # [1, V, 3]
+    if proxy.displacement is not None:
+        rest = rest + proxy.displacement.to(device)
     chosen = torch.arange(0, rest.shape[1], max(1, rest.shape[1] // SAMPLES), device=device)
     normals = model.vertex_normals(rest)[0, chosen]  # [S, 3]
     points, weights = rest[0, chosen], model.weights[chosen]

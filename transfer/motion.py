@@ -15,7 +15,11 @@ FORMAT, VERSION = "expportrait.head_motion", 1
 
 @dataclasses.dataclass(frozen=True)
 class HeadMotion:
-    """T frames of expression and pose for a target head; joints are `head_model.JOINTS` (J = 6)."""
+    """T frames of expression and pose for a target head; joints are `head_model.JOINTS` (J = 6).
+
+    `detail` may say how the skin of one refined proxy is displaced in each frame; rendered with any other proxy it is
+    ignored, and the detail follows the expression. Raises ValueError if it does not fit the motion.
+    """
 
     model_id: str
     expression: Tensor  # [T, E]
@@ -23,13 +27,22 @@ class HeadMotion:
     translation: Tensor  # [T, 3] metres, camera space of the target's source picture
     valid: Tensor  # [T] bool: False where the driver had no face and the frame was filled in
     fps: float
+    detail: Tensor | None = None  # [T, K] coefficients on the basis of the proxy that they were made for
+    detail_id: str | None = None  # `HeadProxy.detail_id` of that proxy
+
+    def __post_init__(self):
+        if (self.detail is None) != (self.detail_id is None):
+            raise ValueError("a motion needs both detail and detail_id, or neither; give the detail_id of the proxy it belongs to")
+        if self.detail is not None and (self.detail.ndim != 2 or len(self.detail) != len(self)):
+            raise ValueError(f"the motion's detail has shape {list(self.detail.shape)}; expected [T, K] with T = {len(self)}")
 
     def __len__(self) -> int:
         return self.expression.shape[0]
 
     def select(self, frames: list[int]) -> HeadMotion:
         """The motion of some frames only, in the given order."""
-        picked = {name: getattr(self, name)[frames] for name in ("expression", "joints", "translation", "valid")}
+        names = ("expression", "joints", "translation", "valid") + (() if self.detail is None else ("detail",))
+        picked = {name: getattr(self, name)[frames] for name in names}
         return dataclasses.replace(self, **picked)
 
     def to(self, device: torch.device | str) -> HeadMotion:

@@ -60,7 +60,8 @@ def transfer_motion(
     Expression (and jaw and gaze) = target at rest + strength (driver - driver at rest), within the model's bounds; with
     amount 0 it is the expression of the source picture. World rotations of neck and head are multiplied by the driver's
     rotations relative to its rest; sideways movement is taken over in metres, distance as a ratio. Joint positions come
-    from the target's own identity, so a head that only changes expression stays where it is.
+    from the target's own identity, so a head that only changes expression stays where it is. A driver's detail is its own
+    skin's and stays behind: the detail of a refined proxy follows the expression.
 
     `rest` is the driver at rest (found by `rest_of` if not given). Returns T frames, T being the driver's.
     Raises ValueError if driver, proxy and model do not belong together, or the driver is empty or nowhere valid.

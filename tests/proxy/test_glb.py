@@ -4,6 +4,7 @@ import json
 import math
 import os
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from expportrait.proxy.smplx_model import load_smplx
 from expportrait.transfer.motion import HeadMotion
 
 from .smplx_file import write_smplx_file
+
+sys.path.insert(0, str(Path(__file__).parent))
+from displaced_head import displace  # noqa: E402
 
 TYPES = {5121: "<u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
@@ -159,7 +163,9 @@ def make_motion(model: HeadModel, generator: torch.Generator) -> HeadMotion:
 
 def sources(glb: Glb, model: HeadModel, proxy: HeadProxy) -> np.ndarray:
     """The model's vertex behind each vertex of the file [N], found by texture coordinate and place."""
-    canonical = model.canonical(proxy.identity[None], proxy.neutral[None])[0].numpy()
+    displacement = proxy.displaced(proxy.neutral[None])
+    canonical = model.canonical(proxy.identity[None], proxy.neutral[None]) + (0 if displacement is None else displacement)
+    canonical = canonical[0].numpy()
     corners = torch.stack([model.faces, model.uv_faces], -1)[model.visible_faces()].reshape(-1, 2).numpy()
     flipped = np.stack([model.uv[:, 0], np.float32(1) - model.uv[:, 1].numpy()], 1)
     keys = np.concatenate([flipped[corners[:, 1]], canonical[corners[:, 0]]], 1)
@@ -188,6 +194,42 @@ def test_animation_gives_the_models_vertices(tmp_path, head, generator):
     # At rest: the neutral, standing where the person stands in the source picture.
     neutral = head.forward(proxy.identity[None], proxy.neutral[None], torch.zeros(1, 6, 3))[0] + proxy.source_translation
     assert np.abs(glb.vertices(*glb.places()) - neutral.numpy()[source]).max() < 1e-5
+
+
+def test_a_displaced_head_is_exported_with_its_detail(tmp_path, head, generator):
+    """Mesh, each target alone, and animation are those of the displaced head."""
+    proxy, motion = displace(make_proxy(head, generator), head, generator), make_motion(head, generator)
+    detail = torch.randn(FRAMES, 4, generator=generator)
+    export_glb(tmp_path / "head.glb", proxy, head, dataclasses.replace(motion, detail=detail, detail_id=proxy.detail_id))
+    glb = Glb(tmp_path / "head.glb")
+    (tmp_path / "head.glb").unlink()
+    source = sources(glb, head, proxy)
+
+    def error(expression, joints, translation, found):
+        expression, joints = expression[None], joints[None]
+        wanted = head.forward(proxy.identity[None], expression, joints, proxy.displaced(expression))[0] + translation
+        return np.abs(found - wanted.numpy()[source]).max()
+
+    for frame in range(FRAMES):
+        found = glb.vertices(*glb.places(frame))
+        assert error(motion.expression[frame], motion.joints[frame], motion.translation[frame], found) < 1e-4
+    rest, matrices = glb.places()
+    at_rest = torch.zeros(6, 3)
+    assert error(proxy.neutral, at_rest, proxy.source_translation, glb.vertices(rest, matrices)) < 1e-5
+    for place in {0, 24, head.expression_names.index("jawOpen") if "jawOpen" in head.expression_names else 1}:
+        expression = proxy.neutral.clone()
+        expression[place] += 1
+        found = glb.vertices(rest + (np.arange(len(rest)) == place), matrices)
+        assert error(expression, at_rest, proxy.source_translation, found) < 5e-5, place
+
+
+def test_displacement_of_zeros_leaves_the_file_as_it_is(tmp_path, model, generator):
+    plain = make_proxy(model, generator)
+    displaced = displace(plain, model, generator)
+    nothing = {name: torch.zeros_like(getattr(displaced, name)) for name in ("displacement", "detail_basis")}
+    export_glb(tmp_path / "plain.glb", plain, model)
+    export_glb(tmp_path / "zero.glb", dataclasses.replace(displaced, **nothing), model)
+    assert (tmp_path / "plain.glb").read_bytes() == (tmp_path / "zero.glb").read_bytes()
 
 
 def test_mesh_is_valid(tmp_path, model, generator):
@@ -244,6 +286,8 @@ def test_foreign_parts(tmp_path, model, generator):
     ):
         with pytest.raises(ValueError, match="made with head model smplx-neutral-12345678"):
             export_glb(tmp_path / "head.glb", *foreign)
+    with pytest.raises(ValueError, match="displacement of this HeadProxy has 7 vertices"):
+        export_glb(tmp_path / "head.glb", dataclasses.replace(proxy, displacement=torch.zeros(7, 3)), model)
     assert os.listdir(tmp_path) == []
 
 

@@ -14,6 +14,7 @@ from expportrait.proxy.render import MAPS, render_maps
 from expportrait.proxy.warp2d import complete_flow, pixel_grid, sample_pixels
 
 sys.path.insert(0, str(Path(__file__).parent))
+from displaced_head import displace  # noqa: E402
 from painted_head import make_track, move, paint, skin_paint  # noqa: E402
 from toy_head import make_model  # noqa: E402
 
@@ -71,6 +72,32 @@ def test_a_turned_head_carries_its_own_colours(model, scene):
         sample_pixels(image[None], pixels.mT[None, :, None])[0, :, 0] for image in (frame, truth, scene[1])
     )
     assert (found - expected).abs().mean() < 0.03
+
+
+def test_displacement_moves_the_head_that_carries_the_picture(model, scene, generator):
+    """A head moved by its displacement and moved back by its place is the same head; one of zeros is the same to the bit."""
+    track, picture, person, proxy = scene
+    motion = move(track, model, mouthSmileLeft=0.6, browInnerUp=0.5)
+    motion = dataclasses.replace(motion, translation=motion.translation + torch.tensor([0.01, 0.0, 0.02]))
+    expected = preview(scene, motion, model)
+    displaced = displace(proxy, model, generator)
+    nothing = {name: torch.zeros_like(getattr(displaced, name)) for name in ("displacement", "detail_basis")}
+    assert torch.equal(preview((track, picture, person, dataclasses.replace(displaced, **nothing)), motion, model), expected)
+
+    shift = torch.tensor([0.006, -0.004, 0.03])
+    displaced = dataclasses.replace(
+        proxy, displacement=shift.repeat(model.vertex_count, 1), source_translation=proxy.source_translation - shift
+    )
+    back = dataclasses.replace(motion, translation=motion.translation - shift)
+    found = preview((track, picture, person, displaced), back, model)
+    assert (found - expected).abs().mean() < 1e-3
+    assert (preview(scene, back, model) - expected).abs().mean() > 1e-2
+
+
+def test_a_displaced_head_gives_the_source_picture_at_its_pose(model, scene, generator):
+    track, picture, person, proxy = scene
+    frame = preview((track, picture, person, displace(proxy, model, generator)), track, model)[0].permute(2, 0, 1)
+    assert psnr(frame, picture) > 50
 
 
 def test_the_wall_stays_at_rest(model, scene):

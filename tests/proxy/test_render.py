@@ -15,6 +15,7 @@ from expportrait.proxy.render_regions import REGION_COLOURS
 from expportrait.proxy.sheet import contact_sheet
 
 sys.path.insert(0, str(Path(__file__).parent))
+from displaced_head import displace  # noqa: E402
 from painted_head import make_track, move, paint, skin_paint  # noqa: E402
 
 SIZE = 192
@@ -205,17 +206,55 @@ def test_bad_input_is_named(model, proxy):
         render_maps(proxy, dataclasses.replace(track, model_id="another"), model, ["mask"])
     with pytest.raises(ValueError, match="HeadProxy was made with head model another"):
         render_maps(dataclasses.replace(proxy, model_id="another"), track, model, ["mask"])
+    with pytest.raises(ValueError, match="displacement of this HeadProxy has 7 vertices"):
+        render_maps(dataclasses.replace(proxy, displacement=torch.zeros(7, 3)), track, model, ["mask"])
     with pytest.raises(ValueError, match="no frames"):
         render_maps(proxy, make_track(model, SIZE, SIZE, yaws=()), model, ["mask"])
     with pytest.raises(ValueError, match="no landmark table"):
         next(render_maps(proxy, track, dataclasses.replace(model, landmarks=None), ["landmarks"]))
 
 
-def test_works_in_inference_mode_and_leaves_the_proxy_alone(model, proxy):
+def test_zero_displacement_changes_no_pixel(model, proxy, generator):
+    motion = move(make_track(model, SIZE, SIZE, yaws=(0.0, 0.3)), model, jawOpen=0.4)
+    displaced = displace(proxy, model, generator)
+    nothing = {name: torch.zeros_like(getattr(displaced, name)) for name in ("displacement", "detail_basis")}
+    before, after = (render(who, motion, model, *MAPS) for who in (proxy, dataclasses.replace(displaced, **nothing)))
+    assert all(torch.equal(before[name], after[name]) for name in MAPS)
+
+
+def test_displacement_moves_the_rendered_surface_by_that_much(model, proxy):
+    """Moving every vertex is moving the head, while no joint turns: all maps agree, their range of depth included."""
+    motion = move(make_track(model, SIZE, SIZE, yaws=(0.0, 0.0)), model, mouthSmileLeft=0.6)
+    motion = dataclasses.replace(motion, expression=motion.expression * torch.tensor([[0.0], [1.0]]))
+    shift = torch.tensor([0.006, -0.004, 0.03])
+    displaced = dataclasses.replace(proxy, displacement=shift.repeat(model.vertex_count, 1))
+    moved = dataclasses.replace(motion, translation=motion.translation + shift)
+    found, expected = render(displaced, motion, model, *MAPS), render(proxy, moved, model, *MAPS)
+    still = render(proxy, motion, model, *MAPS)
+    for name in MAPS:
+        assert (found[name] - expected[name]).abs().mean() < 2e-4, name
+        assert (found[name] - still[name]).abs().mean() > 2e-3, name
+
+
+def test_wrinkles_come_with_the_expression(model, proxy, generator):
+    """A proxy whose detail answers to one expression is its plain self without it."""
+    wrinkled = displace(proxy, model, generator, count=1)
+    answer = torch.zeros_like(wrinkled.detail_by_expression)
+    answer[model.expression_index("browInnerUp")] = 1
+    wrinkled = dataclasses.replace(wrinkled, displacement=None, detail_by_expression=answer)
+    track = make_track(model, SIZE, SIZE)
+    smile, brow = move(track, model, mouthSmileLeft=1.0), move(track, model, browInnerUp=1.0)
+    assert torch.equal(*(render(who, smile, model, "normals")["normals"] for who in (proxy, wrinkled)))
+    plain, changed = (render(who, brow, model, "normals")["normals"] for who in (proxy, wrinkled))
+    assert (plain - changed).abs().mean() > 2e-3
+
+
+def test_works_in_inference_mode_and_leaves_the_proxy_alone(model, proxy, generator):
     before = {f.name: getattr(proxy, f.name) for f in dataclasses.fields(proxy)}
     copies = {name: value.clone() for name, value in before.items() if isinstance(value, torch.Tensor)}
     with torch.inference_mode():
         out = render(proxy, make_track(model, SIZE, SIZE), model, *MAPS)
+        assert set(render(displace(proxy, model, generator), make_track(model, SIZE, SIZE), model, *MAPS)) == set(MAPS)
     assert set(out) == set(MAPS)
     for name, value in copies.items():
         assert torch.equal(getattr(proxy, name), value)

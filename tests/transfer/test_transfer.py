@@ -87,6 +87,15 @@ def test_identity_of_the_driver_has_no_influence(model, generator):
     assert all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("expression", "joints", "translation"))
 
 
+def test_detail_of_the_driver_stays_behind(model, generator):
+    proxy, track = make_proxy(model, generator), make_track(model, generator)
+    driver = transfer_motion(proxy, track, model)
+    wrinkled = dataclasses.replace(driver, detail=torch.randn(len(driver), 4, generator=generator), detail_id="0123456789abcdef")
+    moved = transfer_motion(proxy, wrinkled, model)
+    assert moved.detail is None and moved.detail_id is None
+    assert torch.equal(moved.expression, transfer_motion(proxy, driver, model).expression)
+
+
 def test_smoothing_lowers_acceleration(model, generator):
     proxy, track = make_proxy(model, generator), make_track(model, generator)
     noise = 0.1 * torch.rand(track.expression.shape, generator=generator)
