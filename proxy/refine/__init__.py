@@ -1,0 +1,1 @@
+"""Displacement refinement: what makes the head look like the person."""

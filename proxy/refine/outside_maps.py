@@ -1,0 +1,82 @@
+"""What normal and depth maps of outside estimators have in common: number of frames, size, and pixels without a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 8  # frames handled together: bounds the memory beside the result's own
+ASPECT = 0.05  # estimators round sides to multiples of 14 or 64 pixels; a larger difference is a crop or a stretch
+
+
+def match_frames(images: Tensor, count: int, size: tuple[int, int], what: str) -> Tensor:
+    """Images [T or 1, H, W, C] of the `what` as [T, H, W, C], T = `count`; one image serves all frames.
+
+    Raises ValueError for another shape, another number of frames than T or 1, or an aspect ratio unlike that of `size` (h, w).
+    """
+    if images.ndim != 4 or min(images.shape) == 0:
+        raise ValueError(f"expected a {what} of shape [T, H, W, C], found {list(images.shape)}; connect an IMAGE batch")
+    if images.shape[0] not in (1, count):
+        raise ValueError(
+            f"the {what} has {images.shape[0]} frames, but the track has {count}; connect one map per frame, or a single one"
+        )
+    height, width = images.shape[1:3]
+    if abs(width * size[0] / (height * size[1]) - 1) > ASPECT:
+        raise ValueError(
+            f"the {what} has {width} x {height} pixels, which is another shape than the frames' {size[1]} x {size[0]}; "
+            f"connect the map of the whole frame, neither cropped nor stretched"
+        )
+    return images.expand(count, -1, -1, -1)
+
+
+def chunks(count: int) -> Iterator[slice]:
+    """Slices of at most CHUNK of `count` frames."""
+    for start in range(0, count, CHUNK):
+        yield slice(start, min(start + CHUNK, count))
+
+
+def resize_known(values: Tensor, known: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Values [t, C, H, W], trusted by known [t, 1, H, W] in 0..1, resized to (h, w) with antialiasing.
+
+    Each new pixel is the mean of what is known under it, so that nothing unknown bleeds in; 0 where nothing is.
+    """
+    if tuple(values.shape[-2:]) == tuple(size):
+        return torch.where(known > 0, values, torch.zeros_like(values)), known
+    # The product of an unknown NaN and its weight of 0 would be NaN.
+    weighted = torch.where(known > 0, values * known, torch.zeros_like(values))
+    both = F.interpolate(torch.cat([weighted, known], 1), size=size, mode="bilinear", antialias=True, align_corners=False)
+    known = both[:, -1:].clamp(0, 1)
+    return both[:, :-1] / known.clamp(min=1e-6), known
+
+
+def name_frames(chosen: Tensor) -> str:
+    """Frames [T] bool in words: "frame 3", "frames 0 to 4, 7"."""
+    numbers = chosen.nonzero()[:, 0].tolist()
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    words = [f"{first} to {last}" if last > first else f"{first}" for first, last in spans]
+    return f"frame{'s' if len(numbers) > 1 else ''} {', '.join(words)}"
+
+
+def refuse_if_empty(usable: Tensor, finite: Tensor, masked: Tensor, what: str, missing: str) -> None:
+    """Raises ValueError, naming frames and reasons, if no frame of the `what` is usable; all masks [T] bool.
+
+    `finite` says which frames hold any finite value, `masked` which have nothing left under the mask, `missing` what the
+    others lack.
+    """
+    if bool(usable.any()):
+        return
+    reasons = [
+        (~finite, "no finite value"),
+        (finite & masked, "nothing inside the mask"),
+        (finite & ~masked, missing),
+    ]
+    told = "; ".join(f"{name_frames(frames)}: {reason}" for frames, reason in reasons if bool(frames.any()))
+    raise ValueError(f"no frame of the {what} can be used ({told}); connect maps of the same frames, or none at all")

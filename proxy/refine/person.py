@@ -1,0 +1,177 @@
+"""The person's silhouette, and where the head's outline may be pulled to it.
+
+A silhouette shows what covers the head, hair and clothes too. The outline may follow it only where it is skin: on the sides
+of the face, the jaw, the ears and the neck, and there only where the picture shows skin up to the silhouette's edge.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..head_model import HeadModel
+from ..inpaint import dilate
+from ..landmarks import Landmarker
+from ..photo_light import PERSON, face_skin
+from ..posing import Shot
+from ..render_interior import dense_template, part_vertices
+from ..warp2d import sample_pixels
+from .outside_maps import match_frames, name_frames
+
+COVERED, FREE = 0.6, 0.1  # share of the face that a mask of the person covers at least, and an inverted one at most
+AROUND = 0.6  # share of what lies beside and above the head that an inverted mask covers at least
+EDGE = 0.5  # mask value on the silhouette
+STEPS = 15  # samples from the outline outwards, and inwards
+STEP, REACH = 0.002, 0.03  # metres between two samples, and farthest from the outline that an edge may lie
+FINEST = 256  # pixels along a side of the segmentation network: no edge is known more finely
+SKIN = (3.0, 4.5)  # standard deviations from the face's colours: surely skin .. surely not
+FEWEST = 50  # visible vertices of skin below which a frame's colours say nothing
+DARKEST = 0.02  # added before the logarithm of a colour
+NOISE, SHADE = 0.05, 0.25  # least standard deviation of skin's colour, and of its brightness, in the logarithm
+ROUNDS = 10  # of the fit of skin's colours
+MEDIAN = 2.366  # of the squared distance from the mean of a normal distribution in three dimensions, in standard deviations
+
+
+def check_person_mask(mask: Tensor, head: Tensor) -> Tensor:
+    """A MASK batch [T or 1, h, w] of the person for all frames, the right way round: [T, h, w], not finite read as 0.
+
+    `head` [T, H, W] (0..1 or bool) is the plain fit's coverage. A mask that leaves the head free and covers what is beside and
+    above it is inverted and is turned over. Raises ValueError for another shape or number of frames, empty masks, and masks
+    that are neither the person nor its inverse.
+    """
+    if mask.ndim != 3:
+        raise ValueError(f"expected a person mask of shape [T, H, W], found {list(mask.shape)}; connect a MASK batch")
+    count, *size = head.shape
+    mask = match_frames(mask[..., None], count, tuple(size), "person mask")[..., 0].to(head.device).float()
+    mask = mask.nan_to_num(0.0, 0.0, 0.0).clamp(0, 1)
+    covered, around = _coverage(mask, head)
+    if covered >= COVERED:
+        return mask
+    if covered <= FREE and around >= AROUND:
+        return 1 - mask
+    empty = ~(mask.flatten(1) > EDGE).any(1)
+    if bool(empty.all()):
+        raise ValueError(f"the person mask is empty ({name_frames(empty)}); connect a mask that is white on the person, or none")
+    raise ValueError(
+        f"the person mask covers {covered:.0%} of the fitted head and {around:.0%} of what is beside and above it, which is neither "
+        f"the person nor everything else; connect a mask of this person that is white on the person, or none"
+    )
+
+
+def person_silhouette(frames: Tensor, landmarker: Landmarker, mask: Tensor | None = None) -> Tensor:
+    """Mask [t, H, W] 0..1 of the person in frames [t, 3, H, W].
+
+    From the landmarker's segmentation, or from the frames' part [t, h, w] of what `check_person_mask` returned, resized.
+    """
+    if mask is None:
+        return landmarker.segment(frames).to(frames)
+    size = frames.shape[-2:]
+    if mask.shape[-2:] == size:
+        return mask.to(frames)
+    return F.interpolate(mask[:, None].to(frames), size=size, mode="bilinear", antialias=True, align_corners=False)[:, 0].clamp(0, 1)
+
+
+def outline_vertices(model: HeadModel) -> Tensor:
+    """Skin [V] 0..1 whose outline a silhouette may show: face, jaw, ears and neck, not the scalp (hair) nor shoulders (clothes)."""
+    # Hairlines and collars differ between people, so that the masks' soft borders count as hidden.
+    hidden = torch.maximum(model.regions["scalp"], model.regions["shoulders"])
+    return (1 - 2 * hidden).clamp(0, 1) * part_vertices(model, "skin")
+
+
+def silhouette_weight(shot: Shot, frames: Tensor, person: Tensor) -> Tensor:
+    """Where the outline of a shot's t frames may be pulled to the silhouette, [t, V] 0..1; without gradient.
+
+    It is that of `outline_vertices` where, going from a vertex along its normal in frames [t, 3, H, W], the edge of the person
+    mask [t, H, W] lies within REACH metres, with nothing but skin between: colours of the person that are not the face's are
+    hair, a beard, clothes or a hand, whose edge is not the head's. Skin is what lies within a few standard deviations of the
+    face's own colours in this frame, in the logarithm, so that shadow is skin too. In a frame that shows too little skin to
+    tell, ears and neck, which hair and clothes cover, have weight 0 as well. Meant for the vertices of the outline; the
+    normals of others point along the view.
+    """
+    allowed = outline_vertices(shot.stage.model)
+    vertices = (allowed > 0).nonzero()[:, 0]
+    with torch.no_grad():
+        weight = allowed * torch.zeros_like(shot.vertices[..., 0])
+        weight[:, vertices] = allowed[vertices] * _walk(shot, frames, person, vertices)
+    return weight
+
+
+def _coverage(mask: Tensor, head: Tensor) -> tuple[float, float]:
+    """Shares of the head's surface and of what lies beside and above it that a mask covers, over all frames."""
+    scale = min(1.0, 128 / max(mask.shape[-2:]))
+    size = [max(8, round(side * scale)) for side in mask.shape[-2:]]
+    mask, head = (F.interpolate(x[:, None].float(), size=size, mode="area") for x in (mask, head.to(mask)))
+    rows = torch.arange(size[0], device=mask.device)[:, None]
+    middle = (head * rows).sum((1, 2, 3)) / head.sum((1, 2, 3)).clamp(min=1e-6)  # [T] of the head, in rows
+    around = (1 - dilate(head, max(size) // 16)) * (rows < middle[:, None, None, None]) * (head.amax((1, 2, 3), keepdim=True) > 0)
+    return tuple(float((mask * region).sum() / region.sum().clamp(min=1e-6)) for region in (head, around))
+
+
+def _walk(shot: Shot, frames: Tensor, person: Tensor, vertices: Tensor) -> Tensor:
+    """Weight [t, N] of the silhouette's edge at the given of the shot's vertices [N]; see `silhouette_weight`."""
+    camera, model = shot.stage.camera, shot.stage.model
+    points, normals = shot.vertices[:, vertices], shot.normals[:, vertices]
+    ratio = points.new_tensor([frames.shape[-1] / camera.width, frames.shape[-2] / camera.height])
+    start = camera.project(points) * ratio  # [t, N, 2] pixels of the frames
+    outward = F.normalize(camera.project(points + 0.5 * STEP * normals) * ratio - start, dim=-1)
+    metre = camera.focal * ratio[0] / -points[..., 2]  # [t, N] pixels
+    step = (STEP * metre).clamp(min=max(frames.shape[-2:]) / FINEST)
+    offsets = torch.arange(-STEPS, STEPS + 1, device=points.device)
+    pixels = start[:, :, None] + outward[:, :, None] * (offsets * step[..., None])[..., None]  # [t, N, 2 STEPS + 1, 2]
+    sample = sample_pixels(torch.cat([frames, person[:, None].to(frames)], 1), pixels.permute(0, 3, 1, 2))
+    colour, mask = sample[:, :3].permute(0, 2, 3, 1), sample[:, 3]
+    size = pixels.new_tensor([frames.shape[-1], frames.shape[-2]])
+    inside = ((pixels >= 0) & (pixels <= size)).all(-1)
+    on = mask > EDGE
+
+    covered = on[..., STEPS]  # is the outline itself on the person? Then the edge lies outwards, else inwards
+    run_out = on[..., STEPS:].cumprod(-1).sum(-1)
+    run_in = (~on[..., : STEPS + 1]).flip(-1).cumprod(-1).sum(-1)
+    last = torch.where(covered, run_out - 1, -run_in)  # offset of the outermost sample on the person
+    far = torch.where(covered, run_out, run_in)
+    beyond = (last + 1 + STEPS).clamp(0, 2 * STEPS)[..., None]
+    edge = (far <= STEPS) & (far * step <= REACH * metre) & inside.gather(-1, beyond)[..., 0]
+
+    # The sample at the edge is mixed with the background; two further in show what the outline itself is made of.
+    between = (offsets < last[..., None]) & (offsets >= (last - 2).clamp(max=-2)[..., None])
+    surface = _reference(model)[vertices] * shot.visibility[:, vertices]
+    surface = surface * ((mask[..., STEPS] - PERSON[0]) / (PERSON[1] - PERSON[0])).clamp(0, 1)
+    skin = torch.where(between, _skin(colour, surface), 1.0).amin(-1)
+    enough = (surface > 0.05).sum(1, keepdim=True) >= FEWEST
+    covered_by_others = torch.maximum(model.regions["ears"], model.regions["neck"])[vertices]
+    return edge * torch.where(enough, skin, 1 - covered_by_others)
+
+
+def _reference(model: HeadModel) -> Tensor:
+    """Skin [V] 0..1 that shows a face's colour: below the brows, since hair falls over the forehead."""
+    height = dense_template(model)[:, 1]
+    brows = model.regions["brows"]
+    return face_skin(model) * (height < (brows * height).sum() / brows.sum().clamp(min=1e-6))
+
+
+def _skin(colour: Tensor, weight: Tensor) -> Tensor:
+    """How surely colours [t, N, 2 STEPS + 1, 3] are skin, 0..1, if those in the middle are by weight [t, N].
+
+    Mean and scatter are those of a multivariate Cauchy distribution, which glasses, beards and hands on less than half of the
+    face hardly shift (Kent and Tyler, Redescending M-estimates of multivariate location and scatter, Annals of Statistics
+    1991); the median distance from that mean, as of a normal distribution, gives the scale.
+    """
+    colour = (colour + DARKEST).log()
+    known = colour[:, :, STEPS]
+    weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
+    noise = NOISE**2 * torch.eye(3, dtype=colour.dtype, device=colour.device)
+    robust = weight
+    for _ in range(ROUNDS):
+        mean = (robust[..., None] * known).sum(1) / robust.sum(1, keepdim=True).clamp(min=1e-6)  # [t, 3]
+        centred = known - mean[:, None]
+        precision = torch.linalg.inv((robust[..., None] * centred).mT @ centred + noise)  # [t, 3, 3]
+        square = ((centred @ precision) * centred).sum(-1)
+        robust = weight * 4 / (1 + square)
+    order = square.sort(1)
+    middle = (weight.gather(1, order.indices).cumsum(1) < 0.5).sum(1, keepdim=True).clamp(max=weight.shape[1] - 1)
+    scale = order.values.gather(1, middle)[..., None] / MEDIAN
+    covariance = scale * torch.linalg.inv(precision) + noise + SHADE**2
+    centred = colour - mean[:, None, None]
+    distance = torch.einsum("tnki,tij,tnkj->tnk", centred, torch.linalg.inv(covariance), centred).clamp(min=0).sqrt()
+    return ((SKIN[1] - distance) / (SKIN[1] - SKIN[0])).clamp(0, 1)
