@@ -1,6 +1,6 @@
 """Measures the bars of a stage and prints them as one JSON object; exits 1 if one is not met.
 
-    python tools/bench.py landmarks|fit|raster|render|memory|demo [--data ../shared/data]
+    python tools/bench.py landmarks|fit|raster|render|memory|demo|refine [--data ../shared/data]
 
 Run it with the environment that run.py makes. Times are ratios or CPU times of one run on this machine.
 """
@@ -53,7 +53,21 @@ def _demo(data: Path) -> list[dict]:
     return demo_bars()
 
 
-STAGES = {"landmarks": _landmarks, "fit": _fit, "raster": _raster, "render": _render, "memory": _memory, "demo": _demo}
+def _refine(data: Path) -> list[dict]:
+    from bench_refine import refine_bars
+
+    return refine_bars(data)
+
+
+STAGES = {
+    "landmarks": _landmarks,
+    "fit": _fit,
+    "raster": _raster,
+    "render": _render,
+    "memory": _memory,
+    "demo": _demo,
+    "refine": _refine,
+}
 
 
 def main() -> int:

@@ -141,6 +141,10 @@ class KnownClip:
     def frames(self) -> Frames:
         return Frames.from_images(self.images)
 
+    def resized(self, factor: float) -> KnownClip:
+        """The same pictures of a head of another size, farther away or nearer: no picture tells the two apart."""
+        return dataclasses.replace(self, vertices=self.vertices * factor)
+
     @property
     def normal_images(self) -> Tensor:
         """True normals as a normal estimator's IMAGE batch [T, H, W, 3]: (n + 1) / 2, black behind the head."""
@@ -292,8 +296,8 @@ def random_light(generator: torch.Generator) -> Tensor:
     azimuth, height = (torch.rand(2, generator=generator) * torch.tensor([2.2, 0.7]) + torch.tensor([-1.1, 0.2])).tolist()
     towards = torch.tensor([math.sin(azimuth) * math.cos(height), math.sin(height), math.cos(azimuth) * math.cos(height)])
     light = 0.05 * torch.randn(9, generator=generator)
-    light[0] = 0.5
-    light[[3, 1, 2]] = 0.6 * towards
+    light[0] = 0.45
+    light[[3, 1, 2]] = 0.65 * towards
     return light[:, None] * (1 + 0.06 * torch.randn(1, 3, generator=generator))
 
 
