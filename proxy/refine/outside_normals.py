@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..inpaint import dilate
 from .outside_maps import chunks, match_frames, refuse_if_empty, resize_known
 
 CONVENTIONS = {  # signs of x, y and z that lead to OpenGL's camera space: x right, y up, z to the viewer
@@ -27,7 +28,7 @@ CONVENTIONS = {  # signs of x, y and z that lead to OpenGL's camera space: x rig
 LENGTH = (0.15, 0.4)  # how far from 1 the length of a decoded normal may be: surely one .. surely none
 FLAT = 5  # pixels: a window of this side that faces the viewer exactly everywhere is a blue background
 AGREEMENT = 0.8  # least mean cosine with the plain fit over the face; good maps have about 0.95
-MARGIN = 0.1  # by which the best convention must beat the second best
+RELIEF = 0.4  # least correlation of x and of y with the plain fit's that tells their signs; good maps have above 0.8
 FRAME_AGREEMENT = 0.6  # a frame below it is left out
 TURN = 20.0  # degrees: more is no error of the fit's pose, the map has other axes
 TURN_GAIN = 0.5  # of the disagreement is left when such a turn is undone
@@ -42,7 +43,7 @@ def camera_normals(images: Tensor, base: Tensor, mask: Tensor, convention: str =
             whose decoded length is far from 1, or of a flat blue background hold no normal.
         base: unit normals [T, h, w, 3] of the plain fit in camera space, zeros where it has none.
         mask: [T, h, w], 0..1 or bool: where normals are wanted.
-        convention: "opengl", "directx", or "auto": the signs of the axes that agree best with `base`.
+        convention: "opengl", "directx", or "auto": the signs of the axes that agree with `base`.
 
     Returns normals [T, 3, h, w] (OpenGL: x right, y up, z to the viewer; unit, zero where the weight is) and their weight
     [T, 1, h, w] in 0..1. Frames without a usable normal, or whose normals disagree with the fit's, have weight 0.
@@ -61,20 +62,19 @@ def camera_normals(images: Tensor, base: Tensor, mask: Tensor, convention: str =
     signed = _is_signed(images)
     normals = base.new_empty(count, 3, height, width)
     weight = base.new_empty(count, 1, height, width)
-    products = base.new_zeros(count, 3, 3, dtype=torch.float64)
+    moments = base.new_empty(count, 7, 7, dtype=torch.float64)
     finite = torch.zeros(count, dtype=torch.bool, device=base.device)
     for part in chunks(count):
         found = images[part].to(base)
         finite[part] = found.isfinite().any(-1).flatten(1).any(1)
         normals[part], known = decode_normals(found, signed, (height, width))
         weight[part] = known * mask[part, None].to(base).clamp(0, 1)
-        # Where the fit has no normal its zeros add nothing.
-        products[part] = torch.einsum("tijx,tyij,tij->txy", base[part], normals[part], weight[part, 0]).double()
-    totals = (weight[:, 0] * (base.square().sum(-1) > 0.25)).sum((1, 2)).double()
+        moments[part] = _moments(base[part], normals[part], weight[part])
+    moments = moments.cpu()
     masked = ~(mask.flatten(1) > 0).any(1).to(base.device)
-    refuse_if_empty(totals > 0, finite, masked, "normal map", "no vector of length 1 on the face")
-    signs = _signs(products, totals, convention)
-    weight *= (_agreement(products, totals, signs) > FRAME_AGREEMENT)[:, None, None, None]
+    refuse_if_empty(moments[:, 0, 0].to(base.device) > 0, finite, masked, "normal map", "no vector of length 1 on the face")
+    signs = _signs(moments, convention)
+    weight *= (_agreement(moments, signs) > FRAME_AGREEMENT).to(weight)[:, None, None, None]
     normals = normals * normals.new_tensor(signs)[:, None, None]
     return torch.where(weight > 0, normals, torch.zeros_like(normals)), weight
 
@@ -95,8 +95,7 @@ def _flat_blue(vectors: Tensor) -> Tensor:
     """Pixels [t, 1, H, W] bool inside windows where vectors [t, 3, H, W] all point to the viewer, or from it, exactly."""
     relief = vectors[:, :2].abs().amax(1, keepdim=True)  # 8 bits have no exact middle: 127 and 128 are 1/255 beside it
     axis = (relief < 1.5 / 255).float()
-    inner = -F.max_pool2d(-axis, FLAT, 1, FLAT // 2)
-    return F.max_pool2d(inner, FLAT, 1, FLAT // 2) > 0.5
+    return dilate(1 - dilate(1 - axis, FLAT // 2), FLAT // 2) > 0.5
 
 
 def _is_signed(images: Tensor) -> bool:
@@ -106,52 +105,88 @@ def _is_signed(images: Tensor) -> bool:
     return bool((values < -0.1).sum() > SIGNED * values.isfinite().sum())
 
 
-def _signs(products: Tensor, totals: Tensor, convention: str) -> tuple[int, int, int]:
-    """Signs of the map's axes from sums [T, 3, 3] of outer products base x map and their weights [T]. Raises ValueError."""
-    products, totals = products.cpu(), totals.cpu()
-    cosines = _cosines(products, totals)
-    sound = _agreement(products, totals, CONVENTIONS[max(cosines, key=cosines.get)]) > FRAME_AGREEMENT
-    if 2 * int(sound.sum()) > int((totals > 0).sum()):  # a few bad frames do not make the clip's map a bad one
-        products, totals = products[sound], totals[sound]
-        cosines = _cosines(products, totals)
-    best, second = sorted(cosines, key=cosines.get, reverse=True)[:2]
+def _moments(base: Tensor, found: Tensor, weight: Tensor) -> Tensor:
+    """Sums [t, 7, 7] of products of (1, base x y z, map x y z) over the pixels where both have a normal, by weight.
+
+    All that is asked about a map's axes follows from them. base [t, h, w, 3], found [t, 3, h, w], weight [t, 1, h, w].
+    """
+    base = base.flatten(1, 2)  # [t, P, 3]
+    both = torch.cat([torch.ones_like(base[..., :1]), base, found.flatten(2).mT], -1)
+    used = weight.flatten(1) * (base.square().sum(-1) > 0.25)
+    return ((both * used[..., None]).mT @ both).double()
+
+
+def _signs(moments: Tensor, convention: str) -> tuple[int, int, int]:
+    """Signs of the map's axes from `_moments` [T, 7, 7]. Raises ValueError if there are none or they are not clear."""
+    best = _best(moments)
+    sound = _agreement(moments, CONVENTIONS[best]) > FRAME_AGREEMENT
+    if 2 * int(sound.sum()) > int((moments[:, 0, 0] > 0).sum()):  # a few bad frames do not make the clip's map a bad one
+        moments = moments[sound]
+        best = _best(moments)
+    cosines = _cosines(moments)
     chosen = best if convention == "auto" else convention
     named = dict.fromkeys(["opengl", "directx", "opencv", best])
     told = "mean cosine with the fitted face: " + ", ".join(f"{cosines[name]:.2f} as {name}" for name in named)
-    turned = _turn(products, totals, CONVENTIONS[best], cosines[best])
+    turned = _turn(moments, CONVENTIONS[best], cosines[best])
     if turned is not None:
         raise ValueError(
             f"the normal map is not in camera space: {turned} ({told}); connect the estimator's camera-space normals"
         )
-    if cosines[chosen] < AGREEMENT:
-        if cosines[best] < AGREEMENT:
-            advice = "connect camera-space normals of the same frames, neither cropped nor mirrored"
-        else:
-            advice = f"choose {best if best in ('opengl', 'directx') else 'auto'}"
+    relief = _relief(moments)
+    clear = float(relief[:2].abs().min()) >= RELIEF
+    if chosen != best and cosines[best] >= AGREEMENT and (clear or cosines[chosen] < AGREEMENT):
         raise ValueError(
-            f"the normal map does not agree with the fit as {chosen}, which takes {AGREEMENT} ({told}); {advice}"
+            f"the normal map is {best}, not {chosen} ({told}); choose {best if best in ('opengl', 'directx') else 'auto'}"
         )
-    if convention == "auto" and cosines[best] - cosines[second] < MARGIN:
+    if cosines[chosen] < AGREEMENT:
         raise ValueError(
-            f"the normal map is too flat to tell its convention (mean cosine with the fitted face: {cosines[best]:.2f} as "
-            f"{best}, {cosines[second]:.2f} as {second}); choose opengl or directx, or connect another estimator"
+            f"the normal map does not agree with the fit ({told}; at least {AGREEMENT} is needed as {chosen}); connect "
+            f"camera-space normals of the same frames, neither cropped nor mirrored"
+        )
+    if convention == "auto" and not clear:
+        raise ValueError(
+            f"the normal map is too flat to tell its convention (correlation with the fitted face: {float(relief[0]):.2f} in red, "
+            f"{float(relief[1]):.2f} in green, {RELIEF} is needed); choose opengl or directx, or connect another estimator"
         )
     return CONVENTIONS[chosen]
 
 
-def _cosines(products: Tensor, totals: Tensor) -> dict[str, float]:
+def _best(moments: Tensor) -> str:
+    """The convention whose x and y rise and fall with the fit's and whose z points as the fit's, if x and y do so clearly.
+
+    A fit that looks too far up or down shifts the mean of y, which alone can make the wrong sign the nearer one. Where the
+    relief tells nothing it is the convention of the highest mean cosine.
+    """
+    relief = _relief(moments)
+    if float(relief[:2].abs().min()) < RELIEF:
+        cosines = _cosines(moments)
+        return max(cosines, key=cosines.get)
+    forward = moments[:, 3, 6].sum()
+    signs = tuple(1 if value > 0 else -1 for value in (*relief[:2].tolist(), float(forward)))
+    return next(name for name, its in CONVENTIONS.items() if its == signs)
+
+
+def _relief(moments: Tensor) -> Tensor:
+    """Correlations [3] between the fit's and the map's x, y and z, both less their means in each frame."""
+    total = moments[:, :1, :1].clamp(min=1e-6)
+    centred = (moments - moments[:, :, :1] @ moments[:, :1, :] / total).sum(0)
+    spread = centred.diagonal().clamp(min=1e-12).sqrt()
+    return (centred / spread / spread[:, None])[1:4, 4:].diagonal()
+
+
+def _cosines(moments: Tensor) -> dict[str, float]:
     """Mean cosine with the fit over all frames for each of CONVENTIONS."""
-    whole = products.sum(0, keepdim=True), totals.sum(0, keepdim=True)
-    return {name: float(_agreement(*whole, signs)) for name, signs in CONVENTIONS.items()}
+    return {name: float(_agreement(moments.sum(0, keepdim=True), signs)) for name, signs in CONVENTIONS.items()}
 
 
-def _agreement(products: Tensor, totals: Tensor, signs: tuple[int, int, int]) -> Tensor:
+def _agreement(moments: Tensor, signs: tuple[int, int, int]) -> Tensor:
     """Mean cosine [T] with the fit in each frame; 0 in a frame without any normal."""
-    return products.diagonal(dim1=1, dim2=2) @ products.new_tensor(signs) / totals.clamp(min=1e-6)
+    return moments[:, 1:4, 4:].diagonal(dim1=1, dim2=2) @ moments.new_tensor(signs) / moments[:, 0, 0].clamp(min=1e-6)
 
 
-def _turn(products: Tensor, totals: Tensor, signs: tuple[int, int, int], cosine: float) -> str | None:
+def _turn(moments: Tensor, signs: tuple[int, int, int], cosine: float) -> str | None:
     """The rotation that explains a map much better than its best signs (mean `cosine`) do, in words; None if none does."""
+    products, totals = moments[:, 1:4, 4:], moments[:, 0, 0]
     whole, whole_angle, nuclear = _align(products.sum(0, keepdim=True), signs)
     whole_cosine = float(nuclear.sum() / totals.sum())
     least = max(AGREEMENT, 1 - TURN_GAIN * (1 - cosine))

@@ -119,7 +119,8 @@ def _walk(shot: Shot, frames: Tensor, person: Tensor, vertices: Tensor) -> Tenso
     step = (STEP * metre).clamp(min=max(frames.shape[-2:]) / FINEST)
     offsets = torch.arange(-STEPS, STEPS + 1, device=points.device)
     pixels = start[:, :, None] + outward[:, :, None] * (offsets * step[..., None])[..., None]  # [t, N, 2 STEPS + 1, 2]
-    sample = sample_pixels(torch.cat([frames, person[:, None].to(frames)], 1), pixels.permute(0, 3, 1, 2))
+    picture = torch.cat([frames.to(points), person[:, None].to(points)], 1)
+    sample = sample_pixels(picture, pixels.permute(0, 3, 1, 2))
     colour, mask = sample[:, :3].permute(0, 2, 3, 1), sample[:, 3]
     size = pixels.new_tensor([frames.shape[-1], frames.shape[-2]])
     inside = ((pixels >= 0) & (pixels <= size)).all(-1)

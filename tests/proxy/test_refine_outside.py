@@ -102,9 +102,9 @@ def test_the_signs_of_a_normal_map_are_found(seen, fit, flip, background):
 def test_a_stated_convention_is_used_and_checked(seen, fit):
     normals, _ = camera_normals(encode(seen.normals, FLIPS["directx"]), fit.normals, fit.mask, "directx")
     assert degrees(normals, seen.normals, seen.mask & fit.mask) < 0.3
-    with pytest.raises(ValueError, match=r"does not agree with the fit as opengl.*0\.\d\d as directx.*; choose directx"):
+    with pytest.raises(ValueError, match=r"is directx, not opengl \(mean cosine .* 0\.9\d as directx.*\); choose directx"):
         camera_normals(encode(seen.normals, FLIPS["directx"]), fit.normals, fit.mask, "opengl")
-    with pytest.raises(ValueError, match="choose auto$"):
+    with pytest.raises(ValueError, match="is opencv, not opengl .*; choose auto$"):
         camera_normals(encode(seen.normals, FLIPS["opencv"]), fit.normals, fit.mask, "opengl")
     with pytest.raises(ValueError, match="no normal convention 'blender'; choose auto, opengl or directx"):
         camera_normals(encode(seen.normals), fit.normals, fit.mask, "blender")
@@ -177,10 +177,10 @@ def test_normals_of_other_axes_are_refused(model, seen, fit):
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_fit_whose_pose_is_ten_degrees_off_is_no_other_axes(model, seen, axis):
+def test_a_fit_whose_pose_is_twelve_degrees_off_is_no_other_axes(model, seen, axis):
     track = make_track(model, SIZE, SIZE, YAWS)
     joints = track.joints.clone()
-    joints[:, JOINTS.index("head"), axis] += 0.17
+    joints[:, JOINTS.index("head"), axis] += 0.2
     rough = render(model, dataclasses.replace(track, joints=joints))
     normals, weight = camera_normals(encode(seen.normals, FLIPS["directx"]), rough.normals, rough.mask)
     assert degrees(normals, seen.normals, seen.mask & rough.mask) < 0.3
@@ -189,12 +189,12 @@ def test_a_fit_whose_pose_is_ten_degrees_off_is_no_other_axes(model, seen, axis)
 
 def test_maps_that_tell_nothing_are_refused(seen, fit, generator):
     noise = F.normalize(torch.randn(4, 60, 60, 3, generator=generator), dim=-1)
-    with pytest.raises(ValueError, match=r"does not agree with the fit.*0\.8.*as opengl, .* as directx.*connect camera-space normals"):
+    with pytest.raises(ValueError, match=r"does not agree with the fit \(mean.* as opengl, .* as directx.*0\.8 is needed.*connect"):
         camera_normals((noise + 1) / 2, fit.normals, fit.mask)
     flat = torch.zeros(4, 60, 60, 3)
     flat[..., 2], flat[..., 0] = 1, 0.02 * torch.rand(4, 60, 60, generator=generator)
     frontal = fit.normals[..., 2] > 0.85
-    with pytest.raises(ValueError, match="too flat to tell its convention .*choose opengl or directx"):
+    with pytest.raises(ValueError, match=r"too flat to tell its convention .*-?0\.\d\d in red, .*choose opengl or directx"):
         camera_normals((F.normalize(flat, dim=-1) + 1) / 2, fit.normals, fit.mask & frontal)
     black = torch.zeros(4, 60, 60, 3)
     nan = black.clone()
