@@ -156,7 +156,8 @@ def _skin(colour: Tensor, weight: Tensor) -> Tensor:
 
     Mean and scatter are those of a multivariate Cauchy distribution, which glasses, beards and hands on less than half of the
     face hardly shift (Kent and Tyler, Redescending M-estimates of multivariate location and scatter, Annals of Statistics
-    1991); the median distance from that mean, as of a normal distribution, gives the scale.
+    1991); the median distance from that mean, as of a normal distribution, gives the scale. SHADE is added to all channels
+    alike, for an outline turns away from what lights the face.
     """
     colour = (colour + DARKEST).log()
     known = colour[:, :, STEPS]
