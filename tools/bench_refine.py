@@ -18,13 +18,15 @@ from pathlib import Path
 
 import torch
 from bench import DATA
-from PIL import Image, ImageDraw
 from refine_metrics import (
     Surface,
     align_points,
     correlation,
-    degrees_between,
+    face_ovals,
+    flicker,
+    landmark_error,
     normal_error,
+    normal_images,
     psnr,
     scan_distance,
     signed_distances,
@@ -40,10 +42,9 @@ from expportrait.proxy.frames import Frames, write_image
 from expportrait.proxy.head_model import HeadModel, load_head_model
 from expportrait.proxy.head_proxy import HeadProxy
 from expportrait.proxy.head_track import HeadTrack
-from expportrait.proxy.landmark_points import FACE_OVAL, LEFT_CORNER, RIGHT_CORNER, table_of
+from expportrait.proxy.landmark_points import table_of
 from expportrait.proxy.landmarks import Landmarker, load_landmarker
 from expportrait.proxy.lighting import fit_light, shade
-from expportrait.proxy.mesh import vertex_normals
 from expportrait.proxy.posing import Shot, Stage
 from expportrait.proxy.refine import RefineSettings, refine_head, solve_dynamic
 from expportrait.proxy.render_interior import interior_light, posed_interior_light
@@ -164,16 +165,6 @@ def matching_points(clip: KnownClip, frame: int, stage: Stage, vertices: Tensor)
     found = image[pixel[:, 1], pixel[:, 0]]
     both = found[:, 2] < 0
     return clip.vertices[frame, seen][both], found[both]
-
-
-def normal_images(stage: Stage, vertices: Tensor) -> Tensor:
-    """Unit camera-space normals [T, H, W, 3] of vertices [T, V, 3], zero behind the head."""
-    images = []
-    for part in vertices.split(CHUNK):
-        shot = stage.shot(part)
-        (normals,) = shot.pixels(shot.normals)
-        images.append(shot.raster.scatter(normalize(normals, dim=-1)))
-    return torch.cat(images)
 
 
 def posed(model: HeadModel, track: HeadTrack, displacement: Tensor | None = None, identity: Tensor | None = None) -> Tensor:
@@ -331,50 +322,6 @@ def _relit(shot: Shot, albedo: Tensor, inside: Tensor, photos: Tensor, face: Ten
         light = fit_light(photo[used], colour[used], normals[used], weight[used])
         colour[here] *= shade(light, normals[here])
     return shot.raster.scatter(colour.clamp(0, 1))
-
-
-def face_ovals(track: HeadTrack) -> Tensor:
-    """Inside of the detected face's outline, [T, H, W] bool."""
-    masks = []
-    for points in track.landmarks[:, FACE_OVAL]:
-        picture = Image.new("1", (track.width, track.height))
-        ImageDraw.Draw(picture).polygon([tuple(point) for point in points.tolist()], fill=1)
-        masks.append(torch.tensor(picture.getdata(), dtype=torch.bool).view(track.height, track.width))
-    return torch.stack(masks)
-
-
-def landmark_error(model: HeadModel, track: HeadTrack, vertices: Tensor) -> float:
-    """Mean distance of the head's landmarks to the detected ones, in percent of the distance of the outer eye corners."""
-    table = table_of(model)
-    keep = (table.weight > 0).cpu()
-    keep[FACE_OVAL] = False
-    points = track.camera.project(table.points(vertices, model.faces))
-    span = (track.landmarks[:, LEFT_CORNER] - track.landmarks[:, RIGHT_CORNER]).norm(dim=-1)
-    error = (points - track.landmarks).norm(dim=-1)[:, keep] / span[:, None]
-    return 100 * float(error[track.valid].mean())
-
-
-def flicker(stage: Stage, vertices: Tensor, track: HeadTrack) -> tuple[float, float]:
-    """Mean change in degrees of the rendered normals inside the face from one frame to the next: following the surface, and per pixel.
-
-    Following the surface leaves what the head's own motion and bending do to the normals, which any fit has. Per pixel, detail
-    that moves with the head counts as change too, be it ever so steady.
-    """
-    followed, in_place, before = [], [], None
-    ovals = face_ovals(track)
-    for frame in range(len(vertices)):
-        shot = stage.shot(vertices[frame][None])
-        last = max(frame - 1, 0)
-        previous = vertex_normals(vertices[last][None], stage.model.faces)
-        now, then = (normalize(value, dim=-1) for value in shot.pixels(shot.normals, previous))
-        image = shot.raster.scatter(now)[0]
-        if frame > 0 and bool(track.valid[frame] and track.valid[last]):
-            inside = ovals[frame].reshape(-1)[shot.raster.pixels]
-            followed.append(degrees_between(now[inside], then[inside]))
-            both = ovals[frame] & ovals[last] & (image != 0).any(-1) & (before != 0).any(-1)
-            in_place.append(degrees_between(image[both], before[both]))
-        before = image
-    return float(torch.cat(followed).mean()), float(torch.cat(in_place).mean())
 
 
 # Disentangling

@@ -5,14 +5,23 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from scipy.spatial import cKDTree
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from expportrait.proxy.head_model import HeadModel
+from expportrait.proxy.head_track import HeadTrack
+from expportrait.proxy.landmark_points import FACE_OVAL, LEFT_CORNER, RIGHT_CORNER, table_of
+from expportrait.proxy.mesh import vertex_normals
+from expportrait.proxy.posing import Stage
 from expportrait.proxy.rotation import to_matrix
 
 CANDIDATES = 16  # triangles, by the distance of their centroids, that a closest point is sought on
 ROUNDS = 10  # of the alignment at most
+CHUNK = 8  # frames drawn at once
 STILL = 2e-5  # metres: the alignment is done when no point moves farther in a round
 
 
@@ -48,7 +57,7 @@ class Surface:
     def __init__(self, vertices: Tensor, faces: Tensor):
         self.corners = vertices.double()[faces]  # [F, 3, 3]
         a, b, c = self.corners.unbind(1)
-        self.normals = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+        self.normals = normalize(torch.linalg.cross(b - a, c - a), dim=-1)
         self.tree = cKDTree(self.corners.mean(1).numpy())
 
     def nearest(self, points: Tensor) -> Nearest:
@@ -167,3 +176,60 @@ def vertex_areas(vertices: Tensor, faces: Tensor) -> Tensor:
     a, b, c = vertices[faces].unbind(1)
     third = torch.linalg.cross(b - a, c - a).norm(dim=1) / 6
     return torch.zeros(len(vertices)).index_add(0, faces.flatten(), third.repeat_interleave(3))
+
+
+# Of heads in a camera
+
+
+def normal_images(stage: Stage, vertices: Tensor) -> Tensor:
+    """Unit camera-space normals [T, H, W, 3] of vertices [T, V, 3], zero behind the head."""
+    images = []
+    for part in vertices.split(CHUNK):
+        shot = stage.shot(part)
+        (normals,) = shot.pixels(shot.normals)
+        images.append(shot.raster.scatter(normalize(normals, dim=-1)))
+    return torch.cat(images)
+
+
+def face_ovals(track: HeadTrack) -> Tensor:
+    """Inside of the detected face's outline, [T, H, W] bool."""
+    masks = []
+    for points in track.landmarks[:, FACE_OVAL]:
+        picture = Image.new("1", (track.width, track.height))
+        ImageDraw.Draw(picture).polygon([tuple(point) for point in points.tolist()], fill=1)
+        masks.append(torch.from_numpy(np.array(picture)))
+    return torch.stack(masks)
+
+
+def landmark_error(model: HeadModel, track: HeadTrack, vertices: Tensor) -> float:
+    """Mean distance of the head's landmarks to the detected ones, in percent of the distance of the outer eye corners."""
+    table = table_of(model)
+    keep = (table.weight > 0).cpu()
+    keep[FACE_OVAL] = False
+    points = track.camera.project(table.points(vertices, model.faces))
+    span = (track.landmarks[:, LEFT_CORNER] - track.landmarks[:, RIGHT_CORNER]).norm(dim=-1)
+    error = (points - track.landmarks).norm(dim=-1)[:, keep] / span[:, None]
+    return 100 * float(error[track.valid].mean())
+
+
+def flicker(stage: Stage, vertices: Tensor, track: HeadTrack) -> tuple[float, float]:
+    """Mean change in degrees of the rendered normals inside the face from one frame to the next: following the surface, and per pixel.
+
+    Following the surface leaves what the head's own motion and bending do to the normals, which any fit has. Per pixel, detail
+    that moves with the head counts as change too, be it ever so steady.
+    """
+    followed, in_place, before = [], [], None
+    ovals = face_ovals(track)
+    for frame in range(len(vertices)):
+        shot = stage.shot(vertices[frame][None])
+        last = max(frame - 1, 0)
+        previous = vertex_normals(vertices[last][None], stage.model.faces)
+        now, then = (normalize(value, dim=-1) for value in shot.pixels(shot.normals, previous))
+        image = shot.raster.scatter(now)[0]
+        if frame > 0 and bool(track.valid[frame] and track.valid[last]):
+            inside = ovals[frame].reshape(-1)[shot.raster.pixels]
+            followed.append(degrees_between(now[inside], then[inside]))
+            both = ovals[frame] & ovals[last] & (image != 0).any(-1) & (before != 0).any(-1)
+            in_place.append(degrees_between(image[both], before[both]))
+        before = image
+    return float(torch.cat(followed).mean()), float(torch.cat(in_place).mean())

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from expportrait.proxy.camera import Camera
+from expportrait.proxy.head_track import HeadTrack
+from expportrait.proxy.landmark_points import FACE_OVAL, LEFT_CORNER, RIGHT_CORNER
+from expportrait.proxy.posing import Stage
 from expportrait.proxy.rotation import to_matrix
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS.parent / "tools"), str(TESTS / "proxy")]
 
 from refine_metrics import (  # noqa: E402
     Surface,
@@ -19,13 +24,18 @@ from refine_metrics import (  # noqa: E402
     closest_on_triangles,
     correlation,
     degrees_between,
+    face_ovals,
+    flicker,
+    landmark_error,
     normal_error,
+    normal_images,
     psnr,
     scan_distance,
     signed_distances,
     vertex_areas,
 )
 from synthetic_head import KnownClip, loop_subdivision, polygon_distance, segment_distance, smoothstep, waves  # noqa: E402
+from toy_head import make_model  # noqa: E402
 
 
 def _bumpy(steps: int = 60, bump: float = 0.004) -> tuple[torch.Tensor, torch.Tensor]:
@@ -187,3 +197,83 @@ def test_a_resized_clip_shows_the_same_pictures():
     smaller = clip.resized(0.5)
     assert torch.equal(smaller.images, clip.images) and torch.equal(smaller.vertices, clip.vertices / 2)
     assert clip.normal_images[0, 0].tolist() == [[0.5, 0.5, 1.0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
+SIZE = 128
+
+
+@pytest.fixture
+def head(generator):
+    """The toy head, bumpy, and its vertices [V, 3] in camera space."""
+    model = make_model(generator)
+    at_rest = model.forward(torch.zeros(1, 12), torch.zeros(1, 10), torch.zeros(1, 6, 3))[0]
+    bumps = 1 + 0.04 * torch.sin(120 * at_rest[:, :1]) * torch.cos(100 * at_rest[:, 1:2])
+    return model, at_rest * bumps + torch.tensor([0.0, 0.0, -0.6])
+
+
+def _track(model, landmarks: torch.Tensor) -> HeadTrack:
+    frames = len(landmarks)
+    return HeadTrack(
+        model_id=model.model_id,
+        identity=torch.zeros(12),
+        expression=torch.zeros(frames, 10),
+        joints=torch.zeros(frames, 6, 3),
+        translation=torch.tensor([[0.0, 0.0, -0.6]]).repeat(frames, 1),
+        focal=300.0,
+        width=SIZE,
+        height=SIZE,
+        fps=25.0,
+        valid=torch.ones(frames, dtype=torch.bool),
+        confidence=torch.ones(frames),
+        landmarks=landmarks,
+        landmarks_fit=landmarks,
+    )
+
+
+def _outlined(frames: int, radius: float) -> torch.Tensor:
+    """Landmarks [T, 478, 2] whose face oval is a circle in the middle of the picture."""
+    points = torch.full((frames, 478, 2), SIZE / 2)
+    turn = torch.linspace(0, 2 * math.pi, len(FACE_OVAL) + 1)[:-1]
+    points[:, FACE_OVAL] += radius * torch.stack([turn.sin(), turn.cos()], -1)
+    points[:, LEFT_CORNER, 0] += 10
+    points[:, RIGHT_CORNER, 0] -= 10
+    return points
+
+
+def test_the_face_is_what_the_oval_holds(generator):
+    ovals = face_ovals(_track(make_model(generator), _outlined(2, 30)))
+    assert ovals.shape == (2, SIZE, SIZE) and bool(ovals[0, SIZE // 2, SIZE // 2]) and not bool(ovals[0, :10].any())
+    assert float(ovals[1].sum()) == pytest.approx(math.pi * 30**2, rel=0.05)
+
+
+def test_a_head_that_moves_sideways_does_not_flicker(head):
+    model, vertices = head
+    stage, track = Stage(model, Camera.centred(300, SIZE, SIZE)), _track(model, _outlined(4, 20))
+    still = torch.stack([vertices] * 4)
+    assert flicker(stage, still, track) == pytest.approx((0, 0), abs=1e-3)
+    shift = torch.tensor([0.004, 0.0, 0.0]) * torch.arange(4)[:, None, None]
+    followed, in_place = flicker(stage, still + shift, track)
+    assert followed < 1e-3 and in_place > 1
+
+
+def test_normals_that_tremble_flicker_by_their_angle(head):
+    model, vertices = head
+    stage, track = Stage(model, Camera.centred(300, SIZE, SIZE)), _track(model, _outlined(5, 25))
+    middle = torch.tensor([0.0, 0.0, -0.6])
+    turn = to_matrix(torch.tensor([[0.0, math.radians(2), 0.0]]))[0]
+    turned = (vertices - middle) @ turn.mT + middle
+    trembling = torch.stack([vertices, turned, vertices, turned, vertices])
+    shown = normal_images(stage, vertices[None])[face_ovals(track)[:1]]
+    shown = shown[(shown != 0).any(-1)]
+    followed, _ = flicker(stage, trembling, track)
+    assert followed == pytest.approx(float(degrees_between(shown, shown @ turn.mT).mean()), rel=0.02)
+
+
+def test_landmark_error_is_in_percent_of_the_eyes(head):
+    model, vertices = head
+    camera = Camera.centred(300, SIZE, SIZE)
+    points = camera.project(model.landmarks.points(vertices[None], model.faces))
+    track = _track(model, points + torch.tensor([3.0, 4.0]))
+    eyes = float((points[0, LEFT_CORNER] - points[0, RIGHT_CORNER]).norm())
+    assert landmark_error(model, _track(model, points), vertices[None]) == pytest.approx(0, abs=1e-3)
+    assert landmark_error(model, track, vertices[None]) == pytest.approx(100 * 5 / eyes, rel=1e-3)
