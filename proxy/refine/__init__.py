@@ -1,1 +1,6 @@
 """Displacement refinement: what makes the head look like the person."""
+
+from .refine import Fields, Refined, refine_head, solve_dynamic
+from .settings import QUALITIES, RefineSettings
+
+__all__ = ["QUALITIES", "Fields", "Refined", "RefineSettings", "refine_head", "solve_dynamic"]

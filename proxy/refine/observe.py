@@ -1,0 +1,68 @@
+"""What frames show of a posed head's skin, vertex by vertex."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ..fit_jacobian import projection_rows
+from ..head_model import HeadModel
+from ..head_track import HeadTrack
+from ..posing import Stage
+from ..warp2d import sample_pixels
+from .surface import Skin
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """t frames of a posed head; S vertices of skin."""
+
+    points: Tensor  # [t, S, 3] camera space, metres
+    turns: Tensor  # [t, S, 3, 3] blended rotations from canonical to camera space
+    normals: Tensor  # [t, S, 3] unit, camera space
+    seen: Tensor  # [t, S] 0..1
+    pixels: Tensor  # [t, S, 2]
+    valid: Tensor  # [t] 0 or 1: the track has a face in this frame
+
+    def sample(self, maps: Tensor) -> Tensor:
+        """Maps [t or 1, C, H, W] at the vertices, [t, S, C]."""
+        return sample_pixels(maps, self.pixels.mT[..., None])[..., 0].mT
+
+    def image_motion(self, stage: Stage) -> Tensor:
+        """Pixels by canonical displacement [t, S, 2, 3]."""
+        return projection_rows(stage.camera, self.points) @ self.turns
+
+
+class Observer:
+    """Poses one head of a track with displacements and says what its camera sees."""
+
+    def __init__(self, model: HeadModel, track: HeadTrack):
+        device = model.template.device
+        self.model, self.track = model, track.to(device)
+        self.stage = Stage(model, track.camera)
+        self.skin = Skin.of(model, model.canonical(self.track.identity[None], torch.zeros_like(self.track.expression[:1]))[0])
+
+    def posed(self, frames: slice, displacement: Tensor) -> Tensor:
+        """All vertices [t, V, 3] in camera space, the skin displaced by [t or 1, S, 3]."""
+        track = self.track
+        whole = displacement.new_zeros(len(displacement), self.model.vertex_count, 3)
+        whole[:, self.skin.vertices] = displacement
+        posed = self.model.forward(track.identity[None], track.expression[frames], track.joints[frames], whole)
+        return posed + track.translation[frames, None]
+
+    def view(self, frames: slice, displacement: Tensor, seen: Tensor | None = None) -> View:
+        """Frames of the track with displacement [t or 1, S, 3] of the skin; `seen` [t, S] skips finding out what is hidden."""
+        model, track, on_skin = self.model, self.track, self.skin.vertices
+        posed = self.posed(frames, displacement)
+        if seen is None:
+            shot = self.stage.shot(posed)
+            seen, normals = shot.visibility[:, on_skin], shot.normals
+        else:
+            normals = model.vertex_normals(posed)
+        transforms = model.joint_transforms(track.identity[None], track.expression[frames], track.joints[frames])
+        turns = (model.weights[on_skin] @ transforms[:, :, :3, :3].flatten(2)).unflatten(-1, (3, 3))
+        points = posed[:, on_skin]
+        valid = track.valid[frames].to(seen)
+        return View(points, turns, normals[:, on_skin], seen, self.stage.camera.project(points), valid)

@@ -1,0 +1,40 @@
+"""How much a refinement believes, and how long it works."""
+
+from __future__ import annotations
+
+import dataclasses
+
+QUALITIES = ("draft", "standard", "fine")
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineSettings:
+    """Weights of `refine_head`. Sigmas are standard deviations; lengths are metres."""
+
+    levels: tuple[float, ...] = (4.0, 2.0, 1.0, 1.0)  # blur of the frames in each round of registration, pixels
+    noise: float = 0.05  # sigma of a colour, of 0..1: camera noise, gloss, and light that nine coefficients cannot tell
+    outlier: float = 0.15  # colour difference at which a vertex counts little: hands, glasses, hair
+    strain: float = 0.3  # sigma of the change of a shift along the skin over its distance
+    shift: float = 0.004  # sigma of a shift along the skin
+    normal_rounds: int = 3  # rounds of integrating outside normals; each takes the normals of the round before
+    bend: float = 0.002  # wavelength (over 2 pi) below which a relief is stiff against outside normals
+    static_reach: float = 0.06  # how far a relief of the static field may rise before it is pulled back to the fitted head
+    dynamic_reach: float = 0.03  # the same for the dynamic field, which is smaller
+    detail: float = 1.0  # strength of the dynamic field
+    texture_frames: int = 6  # frames whose colours make the albedo
+    texture_size: int = 1024  # texels on each side
+    ridge: float = 1e-3  # of the regression of detail on expression; an expression is half believed at RMS ridge^(1/4)
+
+    @staticmethod
+    def of(quality: str, detail: float = 1.0) -> RefineSettings:
+        """Settings of one of QUALITIES. Raises ValueError for another name or a strength below 0."""
+        if quality not in QUALITIES:
+            raise ValueError(f"there is no quality {quality!r}; choose {', '.join(QUALITIES)}")
+        if not 0 <= detail < float("inf"):
+            raise ValueError(f"the strength of the detail is {detail}; give a number of at least 0")
+        if quality == "draft":
+            return RefineSettings(levels=(4.0, 1.5), normal_rounds=2, texture_frames=2, detail=detail)
+        if quality == "fine":
+            levels = (4.0, 2.0, 1.0, 1.0, 0.5, 0.5)
+            return RefineSettings(levels=levels, normal_rounds=4, texture_frames=12, texture_size=2048, detail=detail)
+        return RefineSettings(detail=detail)

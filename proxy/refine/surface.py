@@ -1,0 +1,93 @@
+"""Scalar fields on a head's skin: gradients, and one sparse system that is factored once and solved for many frames.
+
+The system is the screened Poisson equation with a thin-plate term,
+
+    min_d  sum_f w_f a_f |grad d - g|_f^2  +  bend^2 |Laplace d|^2  +  |d|^2 / reach^2,
+
+in linear finite elements (weights w_f and areas a_f of the triangles). It depends on the mesh and the weights alone, not on the target
+gradients g, so any number of frames share one factorisation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse as sparse
+import scipy.sparse.linalg
+import torch
+from torch import Tensor
+
+from ..head_model import PARTS, HeadModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Skin:
+    """The skin of one head at rest: S of the model's vertices, F triangles among them."""
+
+    vertices: Tensor  # [S] indices into the model's dense vertices
+    faces: Tensor  # [F, 3] indices below S
+    hats: Tensor  # [F, 3, 3] gradients of the three corners' hat functions, 1 / metre
+    area: Tensor  # [F] square metres
+    normals: Tensor  # [S, 3] unit normals at rest
+
+    @staticmethod
+    def of(model: HeadModel, points: Tensor) -> Skin:
+        """The skin of canonical dense vertices [V, 3]."""
+        faces = model.faces[model.parts == PARTS.index("skin")]
+        vertices, faces = torch.unique(faces, return_inverse=True)
+        corners = points[vertices][faces]  # [F, 3, 3]
+        across = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        double = across.norm(dim=-1).clamp(min=1e-12)
+        opposite = corners.roll(-2, 1) - corners.roll(-1, 1)  # the edge that faces each corner
+        hats = torch.linalg.cross((across / double[:, None])[:, None].expand(-1, 3, -1), opposite) / double[:, None, None]
+        return Skin(vertices, faces, hats, double / 2, model.vertex_normals(points[None])[0][vertices])
+
+    def at_faces(self, values: Tensor) -> Tensor:
+        """Means [..., F, C] over the corners of vertex values [..., S, C]."""
+        return values[..., self.faces, :].mean(-2)
+
+    def divergence(self, gradients: Tensor) -> Tensor:
+        """What target gradients [T, F, 3], weighted and times the area, contribute to the right side of the system: [T, S]."""
+        parts = (self.hats * gradients[:, :, None]).sum(-1).flatten(1)  # [T, F * 3]
+        return torch.zeros(len(gradients), len(self.vertices)).to(parts).index_add_(1, self.faces.flatten(), parts)
+
+    def stiffness(self, weight: Tensor) -> sparse.csc_matrix:
+        """Stiffness matrix [S, S] of the Laplacian with weights [F] of the triangles."""
+        local = torch.einsum("f,fax,fbx->fab", weight * self.area, self.hats, self.hats)
+        rows = self.faces[:, :, None].expand_as(local)
+        columns = self.faces[:, None].expand_as(local)
+        count = len(self.vertices)
+        entries = (local.flatten().double().cpu().numpy(), (rows.flatten().cpu().numpy(), columns.flatten().cpu().numpy()))
+        return sparse.coo_matrix(entries, (count, count)).tocsc()
+
+    def mass(self) -> np.ndarray:
+        """Area [S] that belongs to each vertex."""
+        return np.bincount(self.faces.flatten().cpu().numpy(), np.repeat(self.area.double().cpu().numpy() / 3, 3), len(self.vertices))
+
+
+class Integrator:
+    """The factored system. `weight` [F] 0..1, `bend` metres, `reach` metres or one length per vertex [S]."""
+
+    def __init__(self, skin: Skin, weight: Tensor, bend: float, reach: float | Tensor):
+        self.skin, self.weight = skin, weight
+        mass = skin.mass()
+        plain = skin.stiffness(torch.ones_like(weight))
+        reach = np.broadcast_to(np.asarray(reach.cpu() if isinstance(reach, Tensor) else reach, np.float64), mass.shape)
+        bending = plain @ sparse.diags(bend**2 / mass) @ plain
+        system = skin.stiffness(weight) + bending + sparse.diags(mass / reach**2)
+        self._solver = scipy.sparse.linalg.splu(
+            system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
+        self._bending, self._pull = bending.tocsr(), mass / reach**2
+
+    def solve(self, gradients: Tensor, present: Tensor | None = None) -> Tensor:
+        """Fields [T, S] (metres) with gradients close to [T, F, 3] in all frames at once.
+
+        `present` [T, S]: these are changes to such a field, whose sum with them is to be smooth and small.
+        """
+        right = self.skin.divergence(gradients * (self.weight * self.skin.area)[:, None]).double().cpu().numpy().T
+        if present is not None:
+            now = present.double().cpu().numpy().T
+            right = right - self._bending @ now - self._pull[:, None] * now
+        return torch.from_numpy(np.ascontiguousarray(self._solver.solve(np.ascontiguousarray(right)).T)).to(gradients)
