@@ -8,6 +8,7 @@ from .export import ExportGLB
 from .fit import FitHead, FitOverlay
 from .head_model import LoadHeadModel
 from .proxy import BuildProxy
+from .refine import RefineHead
 from .render import PortraitPreview, RenderConditions
 from .saved import LoadMotion, LoadProxy, SaveMotion, SaveProxy
 from .transfer import TransferExpression
@@ -20,6 +21,7 @@ class ExpPortraitExtension(ComfyExtension):
             FitHead,
             FitOverlay,
             BuildProxy,
+            RefineHead,
             TransferExpression,
             RenderConditions,
             PortraitPreview,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import Input, InputImpl
 from torch import Tensor
 
+from ..proxy.build import best_frame
 from ..proxy.frames import Frames
+from ..proxy.head_track import HeadTrack
 
 
 def to_frames(images: Tensor | Input.Video, fps: float) -> Frames:
@@ -22,3 +24,19 @@ def to_frames(images: Tensor | Input.Video, fps: float) -> Frames:
             return frames
     components = images.get_components()
     return Frames.from_images(components.images, float(components.frame_rate))
+
+
+def fitted_frames(images: Tensor | Input.Video, track: HeadTrack) -> Frames:
+    """The frames of a fit. Raises ValueError if there are not as many as were fitted."""
+    frames = to_frames(images, track.fps)
+    if len(frames) != len(track):
+        raise ValueError(f"there are {len(frames)} pictures, but the fit has {len(track)} frames; connect those that were fitted")
+    return frames
+
+
+def source_frame(frame: int, track: HeadTrack) -> int:
+    """The frame that gives the looks: the one asked for, or the best one for -1. Raises ValueError if it is not there."""
+    frame = best_frame(track) if frame < 0 else frame
+    if frame >= len(track):
+        raise ValueError(f"frame {frame} is not there, the fit has {len(track)} frames; choose 0 to {len(track) - 1}, or -1")
+    return frame

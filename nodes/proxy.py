@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import Input, io
 from torch import Tensor
 
-from ..proxy.build import best_frame, build_proxy
+from ..proxy.build import build_proxy
 from ..transfer.neutral import rest_of
-from .pictures import to_frames
+from .pictures import fitted_frames, source_frame
 from .runtime import compute_device, node_progress, result_device
 from .types import CATEGORY, HEAD_PROXY, HEAD_TRACK, BuiltProxy, FittedTrack
 
@@ -20,18 +20,7 @@ class BuildProxy(io.ComfyNode):
             display_name="Build Head Proxy",
             category=CATEGORY,
             description="Makes the person's head, ready to move: identity and resting face from the fit, skin and hair from the picture.",
-            inputs=[
-                io.MultiType.Input("images", types=[io.Image, io.Video], tooltip="The pictures that were fitted: a photo or a clip."),
-                HEAD_TRACK.Input("head_track", tooltip="The fit of these pictures."),
-                io.Int.Input(
-                    "frame",
-                    default=-1,
-                    min=-1,
-                    max=1000000,
-                    optional=True,
-                    tooltip="The frame that gives the looks, counted from 0. -1 chooses the best one: frontal, calm, surely found.",
-                ),
-            ],
+            inputs=[*fit_inputs(), frame_input()],
             outputs=[
                 HEAD_PROXY.Output(display_name="head_proxy", tooltip="The person, for Transfer Expression and rendering."),
                 io.Image.Output(display_name="source_image", tooltip="The frame that was taken, for Portrait Preview."),
@@ -42,13 +31,29 @@ class BuildProxy(io.ComfyNode):
     def execute(cls, images: Tensor | Input.Video, head_track: FittedTrack, frame: int = -1) -> io.NodeOutput:
         device = compute_device()
         track, model = head_track.track.to(device), head_track.model.to(device)
-        frames = to_frames(images, track.fps)
-        if len(frames) != len(track):
-            raise ValueError(f"there are {len(frames)} pictures, but the fit has {len(track)} frames; connect those that were fitted")
-        frame = best_frame(track) if frame < 0 else frame
-        if frame >= len(track):
-            raise ValueError(f"frame {frame} is not there, the fit has {len(track)} frames; choose 0 to {len(track) - 1}, or -1")
+        frames = fitted_frames(images, track)
+        frame = source_frame(frame, track)
         source = frames.frame(frame).to(device)
         proxy = build_proxy(source, track, model, frame, rest_of(track, model).expression, progress=node_progress())
         image = source.permute(1, 2, 0)[None].to(result_device())
         return io.NodeOutput(BuiltProxy(head_track.model, proxy.to(result_device())), image)
+
+
+def fit_inputs() -> list[io.Input]:
+    """Pictures and their fit."""
+    return [
+        io.MultiType.Input("images", types=[io.Image, io.Video], tooltip="The pictures that were fitted: a photo or a clip."),
+        HEAD_TRACK.Input("head_track", tooltip="The fit of these pictures."),
+    ]
+
+
+def frame_input() -> io.Int.Input:
+    """The frame that gives a proxy its looks."""
+    return io.Int.Input(
+        "frame",
+        default=-1,
+        min=-1,
+        max=1000000,
+        optional=True,
+        tooltip="The frame that gives the looks, counted from 0. -1 chooses the best one: frontal, calm, surely found.",
+    )

@@ -8,6 +8,8 @@ import time
 import pytest
 from PIL import Image
 
+from expportrait.proxy.head_proxy import HeadProxy
+
 
 def node(kind: str, **inputs) -> dict:
     return {"class_type": kind, "inputs": inputs}
@@ -172,3 +174,27 @@ def test_cancel_stops_a_fit_soon(comfyui, media):
     assert time.monotonic() - asked < 10  # of the minutes that 1,200 frames take; a batch of frames is finished first
     interrupted = [data for kind, data in status["messages"] if kind == "execution_interrupted"]
     assert interrupted and interrupted[0]["node_id"] == "fit"
+
+
+def test_refine_gives_a_proxy_its_picture_and_a_sheet(comfyui, media):
+    graph = {
+        "video": node("LoadVideo", file=media.clip),
+        "parts": node("GetVideoComponents", video=["video", 0]),
+        "few": node("ImageFromBatch", image=["parts", 0], batch_index=0, length=4),
+        "fit": node("ExpPortraitFit", images=["few", 0]),
+        "refine": node("ExpPortraitRefine", images=["few", 0], head_track=["fit", 0], quality="draft", detail=1.0, frame=2),
+        "proxy": node("ExpPortraitSaveProxy", head_proxy=["refine", 0], filename_prefix="heads/refined"),
+        "source": node("SaveImage", images=["refine", 1], filename_prefix="refined_source"),
+        "sheet": node("SaveImage", images=["refine", 2], filename_prefix="refined_sheet"),
+    }
+    outputs = comfyui.run(graph)
+    proxy = HeadProxy.load(comfyui.base / "output" / outputs["proxy"]["text"][0])
+    assert proxy.detail.shape[0] == 4 and 0 < proxy.displacement.norm(dim=-1).max() < 0.02
+    (source,), (sheet,) = (comfyui.saved({name: outputs[name]}) for name in ("source", "sheet"))
+    assert Image.open(source).size == media.size
+    assert len(Image.open(sheet).convert("RGB").getcolors(1 << 22)) > 1000
+
+    wrong = graph | {"refine": node("ExpPortraitRefine", **(graph["refine"]["inputs"] | {"normals": ["few", 0]}))}
+    one_sentence(comfyui.failure(wrong), "normal map")
+    missing = graph | {"refine": node("ExpPortraitRefine", **(graph["refine"]["inputs"] | {"frame": 9}))}
+    one_sentence(comfyui.failure(missing), "frame 9", "4 frames")

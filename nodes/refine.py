@@ -1,0 +1,98 @@
+"""From a fit to a person's head proxy with the person's own relief."""
+
+from __future__ import annotations
+
+from comfy_api.latest import Input, io
+from torch import Tensor
+
+from ..proxy.refine import QUALITIES, RefineSettings, refine_head
+from ..proxy.refine.sheet import refine_sheet
+from ..transfer.neutral import rest_of
+from .pictures import fitted_frames, source_frame
+from .proxy import fit_inputs, frame_input
+from .runtime import compute_device, node_progress, result_device
+from .types import CATEGORY, HEAD_PROXY, BuiltProxy, FittedTrack
+
+CONVENTIONS = ["auto", "opengl", "directx"]
+
+
+class RefineHead(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ExpPortraitRefine",
+            display_name="SMPL-X Refine",
+            category=CATEGORY,
+            description="Makes the person's head like Build Head Proxy and moves its surface to what the pictures show: a relief "
+            "of the person, and details such as wrinkles that follow the expression.",
+            inputs=[
+                *fit_inputs(),
+                io.Image.Input(
+                    "normals",
+                    optional=True,
+                    tooltip="Camera-space normal maps of the same pictures by any estimator, one for each frame or a single one. "
+                    "A photo needs them; a clip gets more relief by them.",
+                ),
+                io.Combo.Input(
+                    "quality",
+                    options=list(QUALITIES),
+                    default="standard",
+                    tooltip="How long to work on it: draft for a first look, fine for the last bit of detail.",
+                ),
+                io.Float.Input(
+                    "detail",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="Strength of what moves with the expression, such as wrinkles. 0 leaves the person's relief alone.",
+                ),
+                io.Combo.Input(
+                    "normal_convention",
+                    options=CONVENTIONS,
+                    default=CONVENTIONS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which way green points in the normal maps: up (opengl) or down (directx). auto finds out by the fit.",
+                ),
+                frame_input(),
+            ],
+            outputs=[
+                HEAD_PROXY.Output(display_name="head_proxy", tooltip="The person, for Transfer Expression and rendering."),
+                io.Image.Output(display_name="source_image", tooltip="The frame that gave the looks, for Portrait Preview."),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="Some frames beside the refined head, normals before and after, and the relief: red out, blue in.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: Tensor | Input.Video,
+        head_track: FittedTrack,
+        quality: str,
+        detail: float,
+        normals: Tensor | None = None,
+        normal_convention: str = CONVENTIONS[0],
+        frame: int = -1,
+    ) -> io.NodeOutput:
+        device = compute_device()
+        track, model = head_track.track.to(device), head_track.model.to(device)
+        frames = fitted_frames(images, track)
+        frame = source_frame(frame, track)
+        refined = refine_head(
+            frames,
+            track,
+            model,
+            RefineSettings.of(quality, detail),
+            normals,
+            normal_convention,
+            frame,
+            rest_of(track, model).expression,
+            node_progress(),
+        )
+        image = frames.frame(frame).permute(1, 2, 0)[None].to(result_device())
+        sheet = refine_sheet(frames, track, model, refined).permute(1, 2, 0)[None].to(result_device())
+        return io.NodeOutput(BuiltProxy(head_track.model, refined.proxy.to(result_device())), image, sheet)
