@@ -25,6 +25,7 @@ from .proxy.head_track import HeadTrack
 from .proxy.landmarks import load_landmarker
 from .proxy.overlay import render_overlay
 from .proxy.preview import render_preview
+from .proxy.refine import QUALITIES, RefineSettings, refine_head
 from .proxy.render import MAPS, render_maps
 from .proxy.sheet import contact_sheet
 from .transfer.motion import FORMAT as MOTION_FORMAT
@@ -79,12 +80,27 @@ def _fit(path: str, model: HeadModel, options: argparse.Namespace, label: str = 
 def _build(path: str, track: HeadTrack, model: HeadModel, frame: int | None) -> tuple[Tensor, HeadProxy]:
     """Source picture [3, H, W] and proxy, from one frame of a picture or clip."""
     frames = Frames.open(path)
-    frame = best_frame(track) if frame is None else frame
-    if not 0 <= frame < len(track):
-        raise ValueError(f"frame {frame} is not in {path}, which has {len(track)}; give --frame 0 to {len(track) - 1}")
+    frame = _source_frame(path, track, frame)
     source = frames.frame(frame).to(model.template)
     with _bar("proxy") as progress:
         return source, build_proxy(source, track, model, frame, rest_of(track, model).expression, progress=progress)
+
+
+def _source_frame(path: str, track: HeadTrack, frame: int | None) -> int:
+    frame = best_frame(track) if frame is None else frame
+    if not 0 <= frame < len(track):
+        raise ValueError(f"frame {frame} is not in {path}, which has {len(track)}; give --frame 0 to {len(track) - 1}")
+    return frame
+
+
+def _refine(path: str, track: HeadTrack, model: HeadModel, options: argparse.Namespace) -> HeadProxy:
+    frames = Frames.open(path)
+    frame = _source_frame(path, track, options.frame)
+    normals = torch.cat(list(Frames.open(options.normals).chunks())).permute(0, 2, 3, 1) if options.normals else None
+    neutral = rest_of(track, model).expression
+    settings = RefineSettings.of(options.refine)
+    with _bar("refine") as progress:
+        return refine_head(frames, track, model, settings, normals, frame=frame, neutral=neutral, progress=progress).proxy
 
 
 def _driver(name: str, model: HeadModel, options: argparse.Namespace) -> tuple[HeadTrack | HeadMotion, Rest | None]:
@@ -135,12 +151,18 @@ def _run_fit(options: argparse.Namespace) -> None:
 
 
 def _run_build(options: argparse.Namespace) -> None:
+    if options.normals and not options.refine:
+        raise ValueError("normal maps serve the refinement only; add --refine standard, or leave --normals out")
     model = _model(options)
     if options.track:
         track = HeadTrack.load(options.track, model.model_id).to(options.device)
     else:
         track = _fit(options.input, model, options)
-    _build(options.input, track, model, options.frame)[1].save(options.out)
+    if options.refine:
+        proxy = _refine(options.input, track, model, options)
+    else:
+        _, proxy = _build(options.input, track, model, options.frame)
+    proxy.save(options.out)
 
 
 def _run_transfer(options: argparse.Namespace) -> None:
@@ -270,6 +292,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", required=True, help="proxy file (.safetensors)")
     build.add_argument("--track", help="track of the input, if it was fitted before")
     build.add_argument("--frame", type=int, help="frame that gives the looks (default: the best one)")
+    build.add_argument("--refine", choices=QUALITIES, help="displace the head to what the frames show, at this quality")
+    build.add_argument("--normals", metavar="FILE_OR_CLIP", help="camera-space normal maps of the frames, for --refine")
 
     driver_help = "clip, track or motion file, or " + ", ".join(PRESET + name for name in preset_names())
     transfer = command("transfer", _run_transfer, "Move a driver's expression and pose onto a proxy.", fitting, moving)

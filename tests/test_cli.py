@@ -1,11 +1,20 @@
+import dataclasses
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from expportrait.cli import PORTRAIT, main
-from expportrait.proxy.frames import Frames
+from expportrait.proxy.frames import Frames, VideoWriter
 from expportrait.proxy.head_proxy import HeadProxy
 from expportrait.proxy.head_track import HeadTrack
+from expportrait.proxy.posing import Stage, camera_space
 from expportrait.transfer.motion import HeadMotion
+
+sys.path.insert(0, str(Path(__file__).parent / "proxy"))
+from displaced_head import displace  # noqa: E402
+from painted_head import make_track, paint, skin_paint  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +64,45 @@ def test_export_writes_a_glb(folder):
     assert (folder / "head.glb").read_bytes()[:4] == b"glTF"
 
 
+@pytest.fixture(scope="module")
+def clip(model, tmp_path_factory):
+    """A clip of four frames of a painted head that turns, its track, and a clip of its displaced self's normals."""
+    folder = tmp_path_factory.mktemp("clip")
+    track = make_track(model, 160, 160, (0.0, 0.1, 0.2, 0.3))
+    track.save(folder / "track.safetensors")
+    shots = [dataclasses.replace(track, joints=track.joints[i : i + 1]) for i in range(4)]
+    with VideoWriter(folder / "clip.mp4", 25) as writer:
+        writer.write(torch.stack([paint(model, shot, skin_paint(model)) for shot in shots]).permute(0, 2, 3, 1))
+    assert main(["build", str(folder / "clip.mp4"), "--track", str(folder / "track.safetensors"), "--out", str(folder / "plain")]) == 0
+    displaced = displace(HeadProxy.load(folder / "plain"), model, torch.Generator().manual_seed(3))
+    shot = Stage(model, track.camera).shot(camera_space(model, dataclasses.replace(displaced, detail_by_expression=None), track))
+    with VideoWriter(folder / "normals.mp4", 25) as writer:
+        writer.write(shot.raster.scatter((shot.pixels(shot.normals)[0] + 1) / 2))
+    return folder
+
+
+def test_build_refines_only_when_asked(clip, model):
+    build = ["build", str(clip / "clip.mp4"), "--track", str(clip / "track.safetensors"), "--frame", "1", "--out"]
+    relief = {}
+    for name, extra in (("alone", []), ("normals", ["--normals", str(clip / "normals.mp4")])):
+        assert main([*build, str(clip / name), "--refine", "draft", *extra]) == 0
+        proxy = HeadProxy.load(clip / name, model.model_id)
+        assert proxy.detail.shape[0] == 4 and proxy.detail_by_expression.shape[0] == len(model.expression_names)
+        assert torch.equal(proxy.source_joints, HeadTrack.load(clip / "track.safetensors").joints[1])
+        outward = model.vertex_normals(model.canonical(proxy.identity[None], proxy.neutral[None]))[0]
+        relief[name] = (proxy.displacement * outward).sum(-1).abs().mean()
+    assert relief["normals"] > 1e-4 and relief["normals"] > 3 * relief["alone"]
+    plain = HeadProxy.load(clip / "plain")
+    assert plain.displacement is plain.detail_basis is plain.detail is None
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        (f"build {PORTRAIT} --track {{}}/track.safetensors --normals {PORTRAIT} --out {{}}/p", "add --refine standard"),
+        (f"build {PORTRAIT} --track {{}}/track.safetensors --refine draft --normals no.png --out {{}}/p", "no.png does not exist"),
+        (f"build {PORTRAIT} --track {{}}/track.safetensors --refine draft --normals {PORTRAIT} --out {{}}/p", "normal map"),
+        (f"build {PORTRAIT} --track {{}}/track.safetensors --refine draft --frame 3 --out {{}}/p", "give --frame 0 to 0"),
         ("fit nowhere.mp4 --out {}/t.safetensors", "nowhere.mp4 does not exist"),
         (f"fit {__file__} --out {{}}/t.safetensors", "cannot be decoded"),
         (f"build {PORTRAIT} --track {__file__} --out {{}}/p.safetensors", "not a readable safetensors"),
