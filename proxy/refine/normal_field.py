@@ -73,7 +73,9 @@ class NormalField:
         values = view.sample(torch.cat([normals, weight], 1))
         trust = view.seen * (values[..., 3] > SURE) * view.valid[:, None]
         wanted = F.normalize(values[..., :3], dim=-1)
-        return self._at_rest(view, wanted - view.normals), trust, energies.normals(wanted, view.normals, trust)
+        change = wanted - view.normals
+        robust = 1 / (1 + change.square().sum(-1) / self.settings.normal_outlier**2)
+        return self._at_rest(view, change), trust * robust, energies.normals(wanted, view.normals, trust * robust)
 
     def _at_rest(self, view: View, change: Tensor) -> Tensor:
         """Camera-space changes of the normals, turned with the skin back to the head at rest, across its normals."""

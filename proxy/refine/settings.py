@@ -16,10 +16,11 @@ class RefineSettings:
     outlier: float = 0.15  # colour difference at which a vertex counts little: hands, glasses, hair
     strain: float = 0.3  # sigma of the change of a shift along the skin over its distance
     shift: float = 0.004  # sigma of a shift along the skin
-    normal_rounds: int = 3  # rounds of integrating outside normals; each takes the normals of the round before
-    bend: float = 0.002  # wavelength (over 2 pi) below which a relief is stiff against outside normals
+    normal_outlier: float = 0.25  # distance of two unit normals at which a vertex counts half: ears, hair, folds the mesh lacks
+    normal_rounds: int = 4  # rounds of integrating outside normals; each takes the normals of the round before
+    bend: float = 0.0005  # wavelength (over 2 pi) below which a relief is stiff against outside normals
     static_reach: float = 0.06  # how far a relief of the static field may rise before it is pulled back to the fitted head
-    dynamic_reach: float = 0.03  # the same for the dynamic field, which is smaller
+    dynamic_reach: float = 0.06  # the same for the dynamic field
     detail: float = 1.0  # strength of the dynamic field
     texture_frames: int = 6  # frames whose colours make the albedo
     texture_size: int = 1024  # texels on each side
@@ -36,5 +37,5 @@ class RefineSettings:
             return RefineSettings(levels=(4.0, 1.5), normal_rounds=2, texture_frames=2, detail=detail)
         if quality == "fine":
             levels = (4.0, 2.0, 1.0, 1.0, 0.5, 0.5)
-            return RefineSettings(levels=levels, normal_rounds=4, texture_frames=12, texture_size=2048, detail=detail)
+            return RefineSettings(levels=levels, normal_rounds=6, texture_frames=12, texture_size=2048, detail=detail)
         return RefineSettings(detail=detail)
