@@ -213,7 +213,7 @@ def _look(
     stage = Stage(observer.model, track.camera)
     total = weight = 0.0
     best = torch.zeros_like(proxy.albedo_confidence)
-    for index in chosen:
+    for step, index in enumerate(chosen, 1):
         photo = frames.frame(index).to(proxy.albedo)
         displacement = fields.static + fields.dynamic[index]
         shot = stage.shot(observer.posed(slice(index, index + 1), displacement[None, observer.skin.vertices]))
@@ -221,5 +221,5 @@ def _look(
         share = confidence + 1e-3 * (index == source)  # what no frame saw looks as the source's unwrapping fills it
         total, weight = total + share * albedo, weight + share
         best = torch.maximum(best, confidence)
-    tick(len(track))
+        tick(step * len(track) // len(chosen) - (step - 1) * len(track) // len(chosen))
     return dataclasses.replace(proxy, albedo=total / weight.clamp(min=1e-6), albedo_confidence=best)
