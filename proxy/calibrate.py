@@ -91,15 +91,9 @@ def candidate_vertices(model: HeadModel) -> Tensor:
     face = torch.stack([regions[name] for name in ("face", "lips", "lids", "brows", "nose", "scalp", "neck")]).amax(0) > 0.02
     template = model.stencil @ model.template
     front = template[:, 2] > template[regions["face"] > 0.5][:, 2].amin() - 0.05
-    part = _vertex_parts(model)
+    part = model.vertex_parts()
     skin, eyes = part == PARTS.index("skin"), (part == PARTS.index("left_eye")) | (part == PARTS.index("right_eye"))
     return ((face & front & skin) | eyes).nonzero()[:, 0]
-
-
-def _vertex_parts(model: HeadModel) -> Tensor:
-    part = torch.full((model.weights.shape[0],), -1, device=model.faces.device)
-    part[model.faces.flatten()] = model.parts.repeat_interleave(3)
-    return part
 
 
 def _look(model, landmarker: Landmarker, subjects: Subjects, candidates, generator, progress) -> Views:
@@ -134,7 +128,7 @@ def _look(model, landmarker: Landmarker, subjects: Subjects, candidates, generat
 
 
 def _solve(model: HeadModel, views: Views, candidates: Tensor) -> LandmarkTable:
-    part = _vertex_parts(model)[candidates]
+    part = model.vertex_parts()[candidates]
     iris = torch.zeros(POINTS, dtype=torch.bool)
     iris[IRISES] = True
     allowed = iris[:, None] == (part != PARTS.index("skin"))[None]  # [P, K]
@@ -176,7 +170,7 @@ def closest_surface_points(
     template = model.stencil @ model.template
     centres = template[model.faces[usable]].mean(1)
     near = torch.cdist(template[candidates[best]], centres).topk(NEAR, largest=False).indices  # [P, Q]
-    same = model.parts[usable][near] == _vertex_parts(model)[candidates[best]][:, None]
+    same = model.parts[usable][near] == model.vertex_parts()[candidates[best]][:, None]
     triangle, barycentric, spread = [], [], []
     for landmark in range(POINTS):
         tried = usable[near[landmark][same[landmark]]]

@@ -71,6 +71,13 @@ class HeadModel:
     def vertex_count(self) -> int:
         return self.stencil.shape[0]
 
+    def vertex_parts(self) -> Tensor:
+        """Part [V] of each vertex as an index into PARTS, the first of them where several meet; len(PARTS) where no triangle is."""
+        corners, parts = self.faces.flatten(), self.parts.repeat_interleave(3)
+        # Assigning by index would leave it to the threads which of several parts comes last.
+        first = torch.full((self.vertex_count,), len(PARTS), dtype=parts.dtype, device=parts.device)
+        return first.scatter_reduce(0, corners, parts, "amin", include_self=False)
+
     def canonical(self, identity: Tensor, expression: Tensor) -> Tensor:
         """Dense vertices [B, V, 3] before skinning, of identity [B or 1, I] and expression [B or 1, E]."""
         return self._dense(self._control(identity, expression))

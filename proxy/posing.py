@@ -102,8 +102,7 @@ class Stage:
         self.faces, self.uv_faces, self.parts = model.faces[shown], model.uv_faces[shown], model.parts[shown]
         self.rasterizer = Rasterizer(self.faces, model.weights.shape[0])
         self.parts_and_empty = torch.cat([self.parts.new_full((1,), -1), self.parts])  # part of a raster's ids
-        self.vertex_parts = torch.full((model.weights.shape[0],), -2, device=self.parts.device, dtype=self.parts.dtype)
-        self.vertex_parts[self.faces.flatten()] = self.parts.repeat_interleave(3)
+        self.vertex_parts = model.vertex_parts()
 
     def shot(self, vertices: Tensor) -> Shot:
         """Rasterises vertices [t, V, 3] in camera space."""

@@ -103,8 +103,7 @@ def _bright(colour: Tensor, weight: Tensor) -> Tensor:
 def mirror_vertices(model: HeadModel) -> Tensor:
     """Index [V] of the vertex on the other side of the head: the nearest to the mirrored position on the mean head."""
     points = dense_template(model).detach().cpu().double().numpy()
-    part = torch.zeros(len(points), dtype=torch.int64)
-    part[model.faces.flatten().cpu()] = model.parts.cpu().repeat_interleave(3)
+    part = model.vertex_parts().cpu()
     # Parts are set apart by a metre each, so that an eye's mirror is an eye and never a lid.
     part[part == 2] = 1
     apart = part.numpy()[:, None].astype(float)

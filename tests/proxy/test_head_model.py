@@ -312,3 +312,14 @@ def test_splitting_a_target_into_rotation_and_residual(monkeypatch):
     rotated = (moved - joints[3]) @ rotation.T + joints[3]
     posed = (1 - weights[:, 3:4]) * moved + weights[:, 3:4] * rotated
     np.testing.assert_allclose(posed[3:], (template + target[0])[3:], atol=1e-12)
+
+
+def test_a_vertex_of_several_parts_counts_as_the_first(model):
+    parts = model.vertex_parts()
+    for index, name in enumerate(PARTS):
+        mine = part_vertices(model, name)
+        assert (parts[mine] <= index).all() and (parts[mine] == index).any()
+    assert (parts[part_vertices(model, "skin")] == 0).all()
+    # The lips' rim belongs to the skin and to the mouth's inside; what it is must not hang on the threads.
+    assert set(part_vertices(model, "skin").tolist()) & set(part_vertices(model, "mouth").tolist())
+    assert all(torch.equal(parts, model.vertex_parts()) for _ in range(20))
