@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -39,9 +39,26 @@ class Frames:
 
     def frame(self, index: int) -> Tensor:
         """One frame [3, H, W]. Raises ValueError if there is no frame of that number."""
-        if not 0 <= index < len(self):
-            raise ValueError(f"there is no frame {index} among {len(self)}; give a number from 0 to {len(self) - 1}")
-        return next(itertools.islice(self.chunks(1), index, None))[0]
+        return self.pick([index])[0]
+
+    def pick(self, indices: Sequence[int]) -> Tensor:
+        """The chosen frames [N, 3, H, W] in the order asked, repeats allowed, in one walk that ends at the last of them.
+
+        Raises ValueError if no frame is asked for or there is no frame of such a number.
+        """
+        if not len(indices):
+            raise ValueError("no frame was chosen; give at least one frame number")
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise ValueError(f"there is no frame {index} among {len(self)}; give a number from 0 to {len(self) - 1}")
+        return self._picked(indices)
+
+    def _picked(self, indices: Sequence[int]) -> Tensor:
+        """`pick` of numbers that exist."""
+        wanted = set(indices)
+        walk = itertools.islice(self.chunks(1), max(wanted) + 1)
+        found = {number: frame for number, (frame,) in enumerate(walk) if number in wanted}
+        return torch.stack([found[index] for index in indices])
 
     @staticmethod
     def from_images(images: Tensor, fps: float = DEFAULT_FPS) -> Frames:
@@ -76,8 +93,14 @@ class _TensorFrames(Frames):
 
     def chunks(self, size: int = 16) -> Iterator[Tensor]:
         for start in range(0, len(self), size):
-            images = self._images[start : start + size, ..., :3].float().nan_to_num(0.0, 1.0, 0.0).clamp(0, 1)
-            yield images.expand(-1, -1, -1, 3).permute(0, 3, 1, 2)
+            yield self._frames(slice(start, start + size))
+
+    def _picked(self, indices: Sequence[int]) -> Tensor:
+        return self._frames(list(indices))
+
+    def _frames(self, index: slice | list[int]) -> Tensor:
+        images = self._images[index][..., :3].float().nan_to_num(0.0, 1.0, 0.0).clamp(0, 1)
+        return images.expand(-1, -1, -1, 3).permute(0, 3, 1, 2)
 
 
 class _VideoFrames(Frames):

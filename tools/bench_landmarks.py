@@ -60,13 +60,9 @@ def test_images(data: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Portraits, and some frames of each clip, as uint8 [H, W, 3]."""
     for path in sorted(p for p in data.glob("*/*") if p.suffix in SUFFIXES):
         frames = Frames.open(path)
-        step = -(-len(frames) // PER_CLIP)
-        index = 0
-        for chunk in frames.chunks():
-            for image in chunk:
-                if index % step == 0:
-                    yield f"{path.stem}-{path.suffix[1:]}-{index}", to_uint8(image.permute(1, 2, 0))
-                index += 1
+        chosen = range(0, len(frames), -(-len(frames) // PER_CLIP))
+        for index, image in zip(chosen, frames.pick(chosen)):
+            yield f"{path.stem}-{path.suffix[1:]}-{index}", to_uint8(image.permute(1, 2, 0))
 
 
 def parity(landmarker: Landmarker, images: dict[str, np.ndarray]) -> tuple[float, float, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -49,7 +47,7 @@ def refine_sheet(frames: Frames, track: HeadTrack, model: HeadModel, refined: Re
     )
     stage = Stage(model, _head_camera(track.camera, moved[:, model.faces[model.visible_faces()].unique()]))
     fitted, shot = stage.shot(plain), stage.shot(moved)
-    photos = torch.cat([frame_source(photo.to(device), track.camera, stage.camera) for photo in _pick(frames, chosen)])
+    photos = torch.cat([frame_source(photo.to(device), track.camera, stage.camera) for photo in frames.pick(chosen)])
     photos = photos.permute(0, 2, 3, 1)
     outward = model.vertex_normals(model.canonical(proxy.identity[None], expression))
     (height,) = shot.pixels((displacement * outward).sum(-1, keepdim=True))
@@ -66,15 +64,6 @@ def _spread(valid: Tensor, count: int) -> list[int]:
     if count == 1:
         return [found[len(found) // 2]]
     return [found[round(i * (len(found) - 1) / (count - 1))] for i in range(count)]
-
-
-def _pick(frames: Frames, chosen: Sequence[int]) -> list[Tensor]:
-    """The chosen frames [3, H, W], in ascending order, in one walk."""
-    found, start = [], 0
-    for chunk in frames.chunks():
-        found += [chunk[i - start] for i in chosen if start <= i < start + len(chunk)]
-        start += len(chunk)
-    return found
 
 
 def _head_camera(camera: Camera, points: Tensor) -> Camera:

@@ -87,6 +87,47 @@ def test_clip_round_trip(clip):
     assert os.listdir(path.parent) == ["clip.mp4"]
 
 
+@pytest.mark.parametrize("indices", [[5, 0, 5, 2], [3], range(7), (6, 6)])
+def test_chosen_frames_come_in_the_order_asked(clip, indices):
+    path, images = clip
+    video, batch = Frames.open(path), Frames.from_images(images)
+    for frames in (video, batch):
+        whole = torch.cat(list(frames.chunks()))
+        assert torch.equal(frames.pick(indices), whole[list(indices)])
+    assert torch.equal(batch.pick(indices), images[list(indices)].permute(0, 3, 1, 2))
+
+
+def test_a_video_is_decoded_once_up_to_the_last_frame_chosen(clip, monkeypatch):
+    frames, decoded = Frames.open(clip[0]), []
+    decode = frames._decode
+
+    def counted():
+        for image in decode():
+            decoded.append(image)
+            yield image
+
+    monkeypatch.setattr(frames, "_decode", counted)
+    frames.pick([4, 1, 4])
+    assert len(decoded) == 5
+    frames.frame(0)
+    assert len(decoded) == 6
+
+
+def test_a_batch_is_picked_from_without_a_walk(clip, monkeypatch):
+    frames = Frames.from_images(clip[1])
+    monkeypatch.setattr(frames, "chunks", None)
+    assert torch.equal(frames.frame(6), clip[1][6].permute(2, 0, 1)) and frames.pick([2, 0]).shape == (2, 3, 64, 54)
+
+
+def test_frames_that_cannot_be_picked(clip):
+    for frames in (Frames.open(clip[0]), Frames.from_images(clip[1])):
+        for index in (7, -1):
+            with pytest.raises(ValueError, match=f"there is no frame {index} among 7; give a number from 0 to 6"):
+                frames.pick([0, index, 1])
+        with pytest.raises(ValueError, match="no frame was chosen; give at least one frame number"):
+            frames.pick([])
+
+
 def test_clip_of_a_phone_is_turned_upright(clip):
     path, images = clip
     content = path.read_bytes()
@@ -156,4 +197,5 @@ def test_inference_mode(tmp_path, picture):
         with VideoWriter(tmp_path / "a.mp4", 25) as writer:
             writer.write(picture[None].clone())
         assert Frames.open(tmp_path / "a.mp4").frame(0).shape == (3, 64, 54)
+        assert Frames.open(tmp_path / "a.mp4").pick([0, 0]).shape == (2, 3, 64, 54)
         assert Frames.from_images(picture[None].clone()).frame(0).shape == (3, 64, 54)
