@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +29,15 @@ THOROUGH_SCORE = 0.65
 BATCH = 16
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Landmarker:
     """See `load_landmarker`. All methods run without gradients and accept images on any device."""
 
-    def __init__(self, near: ShortRange, far: FullRange, mesh: FaceMesh, person: PersonSegmentation, device: torch.device):
-        self.device = device
-        self._near, self._far, self._mesh, self._person = near, far, mesh, person
+    _near: ShortRange
+    _far: FullRange
+    _mesh: FaceMesh
+    _person: PersonSegmentation
+    device: torch.device
 
     @torch.no_grad()
     def mesh(self, crops: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,8 +104,13 @@ def _add(found: list[Detections], images: Tensor, few: list[int], look: Callable
 def load_landmarker(device: str | torch.device = "cpu") -> Landmarker:
     """The landmarker with its embedded weights (Apache-2.0, from MediaPipe 0.10.21; `proxy/assets/README.md`) on `device`.
 
-    Raises FileNotFoundError if the weights are not installed.
+    Cached per process, one for each device. Raises FileNotFoundError if the weights are not installed.
     """
+    return _load_landmarker(str(torch.empty(0, device=device).device))  # "cuda" is the current one of several devices
+
+
+@functools.lru_cache(maxsize=None)
+def _load_landmarker(device: str) -> Landmarker:
     if not WEIGHTS.is_file():
         raise FileNotFoundError(f"{WEIGHTS} is missing; install the package again")
     with torch.inference_mode(False):

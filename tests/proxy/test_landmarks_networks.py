@@ -1,5 +1,6 @@
 """The networks against MediaPipe's own points, and what every network of ours has to keep."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from skimage.data import astronaut, chelsea
 
+from expportrait.proxy.landmarks import landmarker as module
 from expportrait.proxy.landmarks import load_landmarker
 from expportrait.proxy.landmarks.face_detector import detect_in
 from expportrait.proxy.landmarks.regions import cut, region_matrix, to_image, whole_image
@@ -110,11 +112,44 @@ def test_shrinking_averages_instead_of_skipping_pixels():
     assert (crop - 0.5).abs().max() < 1e-5
 
 
-def test_works_inside_inference_mode_and_leaves_gradients_usable():
+@pytest.fixture
+def unloaded():
+    """No landmarker is loaded before the test, nor left over from it."""
+    module._load_landmarker.cache_clear()
+    yield
+    module._load_landmarker.cache_clear()
+
+
+def test_a_device_has_one_landmarker_that_cannot_be_changed(landmarker):
+    assert load_landmarker(torch.device("cpu")) is load_landmarker("cpu") is load_landmarker()
+    assert load_landmarker().device == torch.device("cpu")
+    assert load_landmarker("meta") is not load_landmarker("cpu")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load_landmarker().device = torch.device("meta")
+    nets = (landmarker._near, landmarker._far, landmarker._mesh, landmarker._person)
+    before = [value.clone() for net in nets for value in net.state_dict().values()]
+    landmarker.detect(picture(astronaut()))
+    landmarker.mesh(reference()[0])
+    landmarker.segment(picture(astronaut()))
+    after = [value for net in nets for value in net.state_dict().values()]
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True)), "looking at pictures leaves the weights as they are"
+
+
+def test_missing_weights_are_told_every_time(unloaded, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "WEIGHTS", tmp_path / "landmarks.safetensors")
+        for _ in range(2):
+            with pytest.raises(FileNotFoundError, match="landmarks.safetensors is missing; install the package again"):
+                load_landmarker()
+    assert load_landmarker().mesh(reference()[0])[1].min() > 0.99
+
+
+def test_works_inside_inference_mode_and_leaves_gradients_usable(unloaded):
     with torch.inference_mode():
         landmarker = load_landmarker()
         points, _ = landmarker.mesh(reference()[0])
         assert landmarker.detect(picture(chelsea())) is not None
+    assert not any(value.is_inference() for value in landmarker._mesh.parameters())
     weight = torch.ones(3, requires_grad=True)
     (points.clone() * weight).sum().backward()
     assert weight.grad.abs().sum() > 0
