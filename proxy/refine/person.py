@@ -6,6 +6,8 @@ of the face, the jaw, the ears and the neck, and there only where the picture sh
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +25,7 @@ COVERED, FREE = 0.6, 0.1  # share of the face that a mask of the person covers a
 AROUND = 0.6  # share of what lies beside and above the head that an inverted mask covers at least
 EDGE = 0.5  # mask value on the silhouette
 STEPS = 15  # samples from the outline outwards, and inwards
+HALVINGS = 4  # of the step in which the edge lies
 STEP, REACH = 0.002, 0.03  # metres between two samples, and farthest from the outline that an edge may lie
 FINEST = 256  # pixels along a side of the segmentation network: no edge is known more finely
 SKIN = (3.0, 4.5)  # standard deviations from the face's colours: surely skin .. surely not
@@ -93,7 +96,7 @@ def silhouette_weight(shot: Shot, frames: Tensor, person: Tensor) -> Tensor:
     vertices = (allowed > 0).nonzero()[:, 0]
     with torch.no_grad():
         weight = allowed * torch.zeros_like(shot.vertices[..., 0])
-        weight[:, vertices] = allowed[vertices] * _walk(shot, frames, person, vertices)
+        weight[:, vertices] = allowed[vertices] * walk(shot, frames, person, vertices).weight
     return weight
 
 
@@ -108,40 +111,88 @@ def _coverage(mask: Tensor, head: Tensor) -> tuple[float, float]:
     return tuple(float((mask * region).sum() / region.sum().clamp(min=1e-6)) for region in (head, around))
 
 
-def _walk(shot: Shot, frames: Tensor, person: Tensor, vertices: Tensor) -> Tensor:
-    """Weight [t, N] of the silhouette's edge at the given of the shot's vertices [N]; see `silhouette_weight`."""
-    camera, model = shot.stage.camera, shot.stage.model
-    points, normals = shot.vertices[:, vertices], shot.normals[:, vertices]
-    ratio = points.new_tensor([frames.shape[-1] / camera.width, frames.shape[-2] / camera.height])
-    start = camera.project(points) * ratio  # [t, N, 2] pixels of the frames
-    outward = F.normalize(camera.project(points + 0.5 * STEP * normals) * ratio - start, dim=-1)
-    metre = camera.focal * ratio[0] / -points[..., 2]  # [t, N] pixels
-    step = (STEP * metre).clamp(min=max(frames.shape[-2:]) / FINEST)
-    offsets = torch.arange(-STEPS, STEPS + 1, device=points.device)
-    pixels = start[:, :, None] + outward[:, :, None] * (offsets * step[..., None])[..., None]  # [t, N, 2 STEPS + 1, 2]
-    picture = torch.cat([frames.to(points), person[:, None].to(points)], 1)
-    sample = sample_pixels(picture, pixels.permute(0, 3, 1, 2))
-    colour, mask = sample[:, :3].permute(0, 2, 3, 1), sample[:, 3]
-    size = pixels.new_tensor([frames.shape[-1], frames.shape[-2]])
-    inside = ((pixels >= 0) & (pixels <= size)).all(-1)
-    on = mask > EDGE
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """Lines in t pictures of one size, along the normals of N vertices as the camera sees them."""
 
-    covered = on[..., STEPS]  # is the outline itself on the person? Then the edge lies outwards, else inwards
-    run_out = on[..., STEPS:].cumprod(-1).sum(-1)
-    run_in = (~on[..., : STEPS + 1]).flip(-1).cumprod(-1).sum(-1)
-    last = torch.where(covered, run_out - 1, -run_in)  # offset of the outermost sample on the person
-    far = torch.where(covered, run_out, run_in)
+    start: Tensor  # [t, N, 2] pixels of the vertices
+    outward: Tensor  # [t, N, 2] unit
+    metre: Tensor  # [t, N] pixels that a metre across the view covers at the vertices' distance
+    step: Tensor  # [t, N] pixels between two samples
+
+    @staticmethod
+    def of(shot: Shot, vertices: Tensor, height: int, width: int) -> Lines:
+        """Lines of the given of the shot's vertices [N] in pictures of the camera's view with height x width pixels."""
+        camera = shot.stage.camera
+        points, normals = shot.vertices[:, vertices], shot.normals[:, vertices]
+        ratio = points.new_tensor([width / camera.width, height / camera.height])
+        start = camera.project(points) * ratio
+        outward = F.normalize(camera.project(points + 0.5 * STEP * normals) * ratio - start, dim=-1)
+        metre = camera.focal * ratio[0] / -points[..., 2]
+        return Lines(start, outward, metre, (STEP * metre).clamp(min=max(height, width) / FINEST))
+
+    def pixels(self, steps: Tensor) -> Tensor:
+        """Pixels [t, N, K, 2] that lie steps [t or 1, N or 1, K] outwards of the vertices."""
+        return self.start[:, :, None] + self.outward[:, :, None] * (steps * self.step[..., None])[..., None]
+
+    def sample(self, images: Tensor, steps: Tensor) -> Tensor:
+        """Pictures [t, C, H, W] there, [t, C, N, K]."""
+        return sample_pixels(images, self.pixels(steps).permute(0, 3, 1, 2))
+
+    def edge(self, mask: Tensor, last: Tensor) -> Tensor:
+        """Where between the steps `last` [t, N] and the next a mask [t, H, W] that is above EDGE before falls to it, in steps [t, N]."""
+        near, far = last.to(self.step), last.to(self.step) + 1
+        on, off = self.sample(mask[:, None], torch.stack([near, far], -1))[:, 0].unbind(-1)
+        for _ in range(HALVINGS):  # a sharp mask falls within less than a step
+            middle = (near + far) / 2
+            value = self.sample(mask[:, None], middle[..., None])[:, 0, :, 0]
+            above = value > EDGE
+            near, far = torch.where(above, middle, near), torch.where(above, far, middle)
+            on, off = torch.where(above, value, on), torch.where(above, off, value)
+        return near + (far - near) * ((on - EDGE) / (on - off).clamp(min=1e-6)).clamp(0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """What lies between N vertices and the silhouette's edge, along their normals in t frames."""
+
+    weight: Tensor  # [t, N] 0..1: there is an edge within reach, and nothing but skin before it
+    distance: Tensor  # [t, N] metres across the view from the vertex outwards to the edge, negative inwards; 0 where there is none
+
+
+def walk(shot: Shot, frames: Tensor, person: Tensor, vertices: Tensor) -> Walk:
+    """Walks from the given of the shot's vertices [N] to the edge of the person mask [t, H, W]; see `silhouette_weight`."""
+    model = shot.stage.model
+    height, width = frames.shape[-2:]
+    lines = Lines.of(shot, vertices, height, width)
+    offsets = torch.arange(-STEPS, STEPS + 1, device=frames.device)
+    sample = lines.sample(torch.cat([frames, person[:, None].to(frames)], 1).to(lines.start), offsets[None, None])
+    colour, mask = sample[:, :3].permute(0, 2, 3, 1), sample[:, 3]  # [t, N, 2 STEPS + 1, 3] and without 3
+    pixels = lines.pixels(offsets[None, None])
+    inside = ((pixels >= 0) & (pixels <= pixels.new_tensor([width, height]))).all(-1)
+    last, far = last_inside(mask > EDGE)
     beyond = (last + 1 + STEPS).clamp(0, 2 * STEPS)[..., None]
-    edge = (far <= STEPS) & (far * step <= REACH * metre) & inside.gather(-1, beyond)[..., 0]
+    edge = (far <= STEPS) & (far * lines.step <= REACH * lines.metre) & inside.gather(-1, beyond)[..., 0]
 
     # The sample at the edge is mixed with the background; two further in show what the outline itself is made of.
     between = (offsets < last[..., None]) & (offsets >= (last - 2).clamp(max=-2)[..., None])
-    surface = _reference(model)[vertices] * shot.visibility[:, vertices]
-    surface = surface * ((mask[..., STEPS] - PERSON[0]) / (PERSON[1] - PERSON[0])).clamp(0, 1)
-    skin = torch.where(between, _skin(colour, surface), 1.0).amin(-1)
-    enough = (surface > 0.05).sum(1, keepdim=True) >= FEWEST
+    colours = _SkinColours.of(shot, frames.to(lines.start), person.to(lines.start))
+    skin = torch.where(between, colours.likeness(colour), 1.0).amin(-1)
     covered_by_others = torch.maximum(model.regions["ears"], model.regions["neck"])[vertices]
-    return edge * torch.where(enough, skin, 1 - covered_by_others)
+    distance = lines.edge(person.to(lines.start), last) * lines.step / lines.metre
+    return Walk(edge * torch.where(colours.enough, skin, 1 - covered_by_others), torch.where(edge, distance, torch.zeros_like(distance)))
+
+
+def last_inside(on: Tensor) -> tuple[Tensor, Tensor]:
+    """Along lines on or off [t, N, 2 K + 1], K steps either way: the outermost step on before the edge, and how many steps off that is.
+
+    Where the middle is on, the edge lies outwards, else inwards. No edge is found where it is more than K steps off.
+    """
+    middle = on.shape[-1] // 2
+    run_out = on[..., middle:].cumprod(-1).sum(-1)
+    run_in = (~on[..., : middle + 1]).flip(-1).cumprod(-1).sum(-1)
+    covered = on[..., middle]
+    return torch.where(covered, run_out - 1, -run_in), torch.where(covered, run_out, run_in)
 
 
 def _reference(model: HeadModel) -> Tensor:
@@ -151,29 +202,49 @@ def _reference(model: HeadModel) -> Tensor:
     return face_skin(model) * (height < (brows * height).sum() / brows.sum().clamp(min=1e-6))
 
 
-def _skin(colour: Tensor, weight: Tensor) -> Tensor:
-    """How surely colours [t, N, 2 STEPS + 1, 3] are skin, 0..1, if those in the middle are by weight [t, N].
+@dataclasses.dataclass(frozen=True)
+class _SkinColours:
+    """Colours of the face's skin in t frames, in the logarithm."""
 
-    Mean and scatter are those of a multivariate Cauchy distribution, which glasses, beards and hands on less than half of the
-    face hardly shift (Kent and Tyler, Redescending M-estimates of multivariate location and scatter, Annals of Statistics
-    1991); the median distance from that mean, as of a normal distribution, gives the scale. SHADE is added to all channels
-    alike, for an outline turns away from what lights the face.
-    """
-    colour = (colour + DARKEST).log()
-    known = colour[:, :, STEPS]
-    weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
-    noise = NOISE**2 * torch.eye(3, dtype=colour.dtype, device=colour.device)
-    robust = weight
-    for _ in range(ROUNDS):
-        mean = (robust[..., None] * known).sum(1) / robust.sum(1, keepdim=True).clamp(min=1e-6)  # [t, 3]
-        centred = known - mean[:, None]
-        precision = torch.linalg.inv((robust[..., None] * centred).mT @ centred + noise)  # [t, 3, 3]
-        square = ((centred @ precision) * centred).sum(-1)
-        robust = weight * 4 / (1 + square)
-    order = square.sort(1)
-    middle = (weight.gather(1, order.indices).cumsum(1) < 0.5).sum(1, keepdim=True).clamp(max=weight.shape[1] - 1)
-    scale = order.values.gather(1, middle)[..., None] / MEDIAN
-    covariance = scale * torch.linalg.inv(precision) + noise + SHADE**2
-    centred = colour - mean[:, None, None]
-    distance = torch.einsum("tnki,tij,tnkj->tnk", centred, torch.linalg.inv(covariance), centred).clamp(min=0).sqrt()
-    return ((SKIN[1] - distance) / (SKIN[1] - SKIN[0])).clamp(0, 1)
+    mean: Tensor  # [t, 3]
+    precision: Tensor  # [t, 3, 3]
+    enough: Tensor  # [t, 1] bool: so much skin is seen that its colours say something
+
+    @staticmethod
+    def of(shot: Shot, frames: Tensor, person: Tensor) -> _SkinColours:
+        """Skin of the person [t, H, W] in frames [t, 3, H, W].
+
+        Mean and scatter are those of a multivariate Cauchy distribution, which glasses, beards and hands on less than half of
+        the face hardly shift (Kent and Tyler, Redescending M-estimates of multivariate location and scatter, Annals of
+        Statistics 1991); the median distance from that mean, as of a normal distribution, gives the scale. SHADE is added to
+        all channels alike, for an outline turns away from what lights the face.
+        """
+        camera, model = shot.stage.camera, shot.stage.model
+        vertices = (outline_vertices(model) > 0).nonzero()[:, 0]
+        ratio = frames.new_tensor([frames.shape[-1] / camera.width, frames.shape[-2] / camera.height])
+        pixels = camera.project(shot.vertices[:, vertices]) * ratio
+        sample = sample_pixels(torch.cat([frames, person[:, None]], 1), pixels.mT[..., None])[..., 0]  # [t, 4, N]
+        known = (sample[:, :3].mT + DARKEST).log()
+        weight = _reference(model)[vertices] * shot.visibility[:, vertices]
+        weight = weight * ((sample[:, 3] - PERSON[0]) / (PERSON[1] - PERSON[0])).clamp(0, 1)
+        enough = (weight > 0.05).sum(1, keepdim=True) >= FEWEST
+
+        weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
+        noise = NOISE**2 * torch.eye(3, dtype=known.dtype, device=known.device)
+        robust = weight
+        for _ in range(ROUNDS):
+            mean = (robust[..., None] * known).sum(1) / robust.sum(1, keepdim=True).clamp(min=1e-6)  # [t, 3]
+            centred = known - mean[:, None]
+            precision = torch.linalg.inv((robust[..., None] * centred).mT @ centred + noise)  # [t, 3, 3]
+            square = ((centred @ precision) * centred).sum(-1)
+            robust = weight * 4 / (1 + square)
+        order = square.sort(1)
+        middle = (weight.gather(1, order.indices).cumsum(1) < 0.5).sum(1, keepdim=True).clamp(max=weight.shape[1] - 1)
+        scale = order.values.gather(1, middle)[..., None] / MEDIAN
+        return _SkinColours(mean, torch.linalg.inv(scale * torch.linalg.inv(precision) + noise + SHADE**2), enough)
+
+    def likeness(self, colour: Tensor) -> Tensor:
+        """How surely colours [t, N, K, 3] are skin, 0..1 [t, N, K]."""
+        centred = (colour + DARKEST).log() - self.mean[:, None, None]
+        distance = torch.einsum("tnki,tij,tnkj->tnk", centred, self.precision, centred).clamp(min=0).sqrt()
+        return ((SKIN[1] - distance) / (SKIN[1] - SKIN[0])).clamp(0, 1)
