@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..head_model import HeadModel
 from ..posing import Shot
+from ..render_interior import dense_template
 from ..texture import mirror_vertices
 from .observe import View
 from .person import STEPS, Lines, last_inside, outline_vertices, walk
@@ -20,9 +21,11 @@ from .register import gaussian
 
 SURE = 0.98  # of a map's known pixels at a vertex: beyond its border the next ones are the background's
 DEPTH_OUTLIER = 0.012  # metres: noses and chins differ from the fit by up to 1 cm, hair and hands lie 2 cm or more before it
-OUTLINE_OUTLIER = 0.012  # metres: the same; an edge farther away is rather a neck's or a hood's
+OUTLINE_OUTLIER = 0.01  # metres: jaws differ from the fit by up to 5 mm; an edge farther off is that of hair or a hood
 RIM = 0.25  # cosine between normal and view at which a vertex has nothing to do with the outline
 ASIDE = 0.006  # metres between a vertex and the drawn outline at which it is another's: a cheek of 10 cm radius at RIM lies 3 mm inside
+TEMPLE = (0.8, 0.9)  # sideways part of a normal: surely the front of the head .. surely its side, where hair begins below the scalp
+RISE = 0.01  # metres above the lids over which the temples begin
 CLEAR = 3  # samples beyond the drawn outline that are free of the head
 
 
@@ -51,7 +54,7 @@ def depth_offsets(view: View, distance: Tensor, weight: Tensor) -> tuple[Tensor,
     slope = (view.normals * ray).sum(-1)  # metres of the normal by metre of distance, negative where the surface faces the camera
     gap = found / sure.clamp(min=0.5) + view.points[..., 2]
     cosine = (-slope / ray.norm(dim=-1)).clamp(0, 1)
-    total = view.seen * view.valid[:, None] * trust * (sure > SURE) * cosine.square() * _geman_mcclure(gap, DEPTH_OUTLIER)
+    total = view.seen * view.valid[:, None] * trust * (sure > SURE) * cosine.square() / (1 + (gap / DEPTH_OUTLIER).square()).square()
     return torch.where(total > 0, gap * slope, 0.0), total
 
 
@@ -64,8 +67,9 @@ def outline_offsets(shot: Shot, vertices: Tensor, frames: Tensor, person: Tensor
 
     The weight is that of `silhouette_weight`, where the vertex has to do with the outline: its normal is across the view (it falls off to
     0 at a cosine of RIM), the drawn head ends near it (at ASIDE 0) and leaves free what lies beyond. An outline before
-    something else of the head, like a jaw's before the neck, is not on the silhouette. Geman and McClure's factor with OUTLINE_OUTLIER
-    leaves out edges that are far off. A shot does not know whether a frame has a face: the caller leaves those out that have none.
+    something else of the head, like a jaw's before the neck, is not on the silhouette. Tukey's biweight leaves out edges that are
+    OUTLINE_OUTLIER and more off, for nothing else may speak against them there. Temples are never pulled outwards: short hair there is
+    often of the skin's colour. A shot does not know whether a frame has a face: the caller leaves those out that have none.
     """
     with torch.no_grad():
         rim = (1 - (shot.facing[:, vertices] / RIM).square()).clamp(min=0) * outline_vertices(shot.stage.model)[vertices]
@@ -73,8 +77,10 @@ def outline_offsets(shot: Shot, vertices: Tensor, frames: Tensor, person: Tensor
         found, (drawn, ends) = walk(shot, frames, person, vertices[used]), _drawn_edge(shot, vertices[used])
         offset = found.distance - drawn
         near = (1 - (drawn / ASIDE).square()).clamp(min=0) * ends
+        inlier = (1 - (offset / OUTLINE_OUTLIER).square()).clamp(min=0).square()
+        bare = 1 - _temples(shot.stage.model)[vertices[used]] * (offset > 0)
         offsets, weights = torch.zeros_like(rim), torch.zeros_like(rim)
-        weights[:, used] = rim[:, used] * near * found.weight * _geman_mcclure(offset, OUTLINE_OUTLIER)
+        weights[:, used] = rim[:, used] * near * found.weight * inlier * bare
         offsets[:, used] = offset
         return torch.where(weights > 0, offsets, 0.0), weights
 
@@ -119,6 +125,11 @@ def _drawn_edge(shot: Shot, vertices: Tensor) -> tuple[Tensor, Tensor]:
     return lines.edge(mask, last) * lines.step / lines.metre, free & (far <= STEPS)
 
 
-def _geman_mcclure(error: Tensor, scale: float) -> Tensor:
-    """Weight 0..1 of an error in iteratively reweighted least squares."""
-    return 1 / (1 + (error / scale).square()).square()
+def _temples(model: HeadModel) -> Tensor:
+    """Sides of the head above the lids, without the ears, [V] 0..1."""
+    points = dense_template(model)
+    lids = model.regions["lids"]
+    above = points[:, 1] - (lids * points[:, 1]).sum() / lids.sum().clamp(min=1e-6)
+    sideways = model.vertex_normals(points[None])[0, :, 0].abs()
+    side = ((sideways - TEMPLE[0]) / (TEMPLE[1] - TEMPLE[0])).clamp(0, 1)
+    return side * (above / RISE).clamp(0, 1) * (1 - model.regions["ears"])
