@@ -8,7 +8,7 @@ import functools
 import torch
 from torch import Tensor
 
-from . import torch_backend
+from . import nvdiffrast_backend, torch_backend
 from .antialias import antialias
 from .projection import snap
 from .topology import Edges, find_edges
@@ -51,7 +51,9 @@ class Rasterizer:
 
     backend: "warp" (NVIDIA Warp kernels, CPU and CUDA), "torch" (any device, slow) or "auto": warp where it can be imported and
     runs on the device, else torch. The warp back-end computes in float32; interpolation of float64 values always goes through
-    torch in float64. Both give the same ids (up to exact ties in depth) and the same gradients.
+    torch in float64. Both give the same ids (up to exact ties in depth) and the same gradients. "nvdiffrast" (CUDA only, never
+    chosen by "auto", installed by the user under NVIDIA's non-commercial licence) draws the ids and z/w, which differ close to
+    edges as `nvdiffrast_backend.draw` tells; everything else, gradients included, is as with "auto".
     """
 
     def __init__(self, faces: Tensor, vertex_count: int, backend: str = "auto"):
@@ -65,8 +67,10 @@ class Rasterizer:
             raise ValueError(
                 f"faces name vertices {int(faces.min())} to {int(faces.max())}, but there are {vertex_count} vertices"
             )
-        if backend not in ("auto", "warp", "torch"):
-            raise ValueError(f'unknown rasteriser back-end "{backend}"; use "auto", "warp" or "torch"')
+        if backend not in ("auto", "warp", "torch", "nvdiffrast"):
+            raise ValueError(f'unknown rasteriser back-end "{backend}"; use "auto", "warp", "torch" or "nvdiffrast"')
+        if backend == "nvdiffrast":
+            nvdiffrast_backend.load()
         self.vertex_count = vertex_count
         self._warp = None if backend == "torch" else _import_warp(required=backend == "warp")
         self._required = backend
@@ -85,6 +89,7 @@ class Rasterizer:
         clip [B,V,4]; size (height, width). Vertices are snapped to 1/256 pixel; pixels on a shared edge belong to exactly one
         triangle; equal depth goes to the lower triangle. Fragments with z/w outside [-1, 1] and triangles with a corner at
         w <= 1e-6, not finite, or more than 2^20 pixels outside are left out. cull: leave out triangles facing away.
+        Raises ValueError for clip of another shape, an empty image, and a device that the back-end asked for does not run on.
         """
         self._check_clip(clip)
         height, width = (int(side) for side in size)
@@ -92,7 +97,7 @@ class Rasterizer:
             raise ValueError(f"cannot rasterise an image of {width} x {height} pixels; both sides must be at least 1")
         with torch.inference_mode(False), torch.no_grad():
             position, depth = snap(clip.detach(), (height, width))
-            backend, faces = self._backend(clip.device), self._faces_on(clip.device)
+            backend, faces = self._drawing(clip.device), self._faces_on(clip.device)
             ids = torch.empty((len(clip), height, width), dtype=torch.int32, device=clip.device)
             zw = torch.empty(ids.shape, device=clip.device)
             together = 1 if clip.device.type == "cpu" else max(len(clip), 1)  # a single frame's buffer stays in the cache
@@ -176,7 +181,19 @@ class Rasterizer:
         if clip.ndim != 3 or clip.shape[1:] != (self.vertex_count, 4):
             raise ValueError(f"clip coordinates have shape {tuple(clip.shape)}; expected [B, {self.vertex_count}, 4]")
 
+    def _drawing(self, device: torch.device):
+        """The back-end that makes the ids."""
+        if self._required != "nvdiffrast":
+            return self._backend(device)
+        if device.type not in nvdiffrast_backend.DEVICES:
+            raise ValueError(
+                f'the nvdiffrast back-end runs on CUDA only, but the clip coordinates are on device "{device}"; '
+                'move them to "cuda" or use backend="auto"'
+            )
+        return nvdiffrast_backend
+
     def _backend(self, device: torch.device):
+        """The back-end that interpolates and, unless another is asked for, makes the ids."""
         if self._warp is not None and device.type in self._warp.DEVICES:
             return self._warp
         if self._required == "warp":

@@ -10,7 +10,7 @@ from expportrait.proxy.raster import Rasterizer
 from expportrait.proxy.raster.topology import find_edges
 from expportrait.proxy.rotation import to_matrix
 
-from .raster_shapes import area_slope_error, bumpy_head, harmonics, mask_fit_error, sphere
+from .raster_shapes import BACKENDS, COARSE, area_slope_error, bumpy_head, harmonics, mask_fit_error, place, sphere
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,6 @@ def test_edges_of_a_closed_and_an_open_mesh():
 def test_disc_area_and_its_slope_by_radius():
     """20k triangles; the rasteriser of triangles alone would give the area a slope of zero."""
     assert abs(area_slope_error(5)) < 0.01
-    assert abs(area_slope_error(3, 256, backend="torch")) < 0.02  # 1,280 triangles: half a per cent is the polygon's own
     vertices, faces = sphere(5)
     clip = torch.nn.functional.pad(0.587 * vertices, (0, 1), value=1.0)[None]
     rasterizer = Rasterizer(faces, len(vertices))
@@ -46,16 +45,24 @@ def test_disc_area_and_its_slope_by_radius():
     assert float(area) == pytest.approx(math.pi * (0.587 * 128) ** 2, rel=1e-3)
 
 
-def test_outline_pixels_resemble_a_supersampled_mask():
-    clip, faces = bumpy_head(5, 128, frames=1)
-    rasterizer = Rasterizer(faces, clip.shape[1])
+@pytest.mark.parametrize("case", BACKENDS)
+def test_slope_of_the_disc_area_on_every_back_end(case):
+    backend, device = place(case)
+    assert abs(area_slope_error(3, 256, backend, device)) < 0.02  # 1,280 triangles: half a per cent is the polygon's own
+
+
+@pytest.mark.parametrize("case", [case for case in BACKENDS if case != "torch"])
+def test_outline_pixels_resemble_a_supersampled_mask(case):
+    backend, device = place(case)
+    clip, faces = (tensor.to(device) for tensor in bumpy_head(5, 128, frames=1))
+    rasterizer = Rasterizer(faces, clip.shape[1], backend)
     raster = rasterizer.rasterize(clip, (128, 128))
     plain = raster.mask.float()
     smooth = rasterizer.antialias(plain[..., None], raster, clip)[..., 0]
     exact = torch.nn.functional.avg_pool2d(rasterizer.rasterize(clip, (1024, 1024)).mask.float(), 8)
     outline = (exact > 0) & (exact < 1)
     error = [float((mask - exact)[outline].square().mean().sqrt()) for mask in (plain, smooth)]
-    assert outline.sum() > 100 and error[0] > 0.2 and error[1] < 0.07
+    assert outline.sum() > 100 and error[0] > 0.2 and error[1] < (0.1 if backend in COARSE else 0.07)
     assert smooth[exact == 1].min() > 0.9 and smooth[exact == 0].max() < 0.1
 
 
@@ -99,12 +106,14 @@ def test_antialias_against_finite_differences():
     assert float((loss(colour + change, clip) - loss(colour, clip)).detach()) == pytest.approx(float((gradient * change).sum()))
 
 
-def test_back_ends_agree():
-    clip, faces = bumpy_head(4, 96)
-    colour = torch.rand(2, 96, 96, 3, generator=torch.Generator().manual_seed(6))
+@pytest.mark.parametrize("case", ("warp", "warp on cuda"))
+def test_back_ends_agree(case):
+    backend, device = place(case)
+    clip, faces = (tensor.to(device) for tensor in bumpy_head(4, 96))
+    colour = torch.rand(2, 96, 96, 3, generator=torch.Generator().manual_seed(6)).to(device)
     results = []
-    for backend in ("warp", "torch"):
-        rasterizer = Rasterizer(faces, clip.shape[1], backend)
+    for name in (backend, "torch"):
+        rasterizer = Rasterizer(faces, clip.shape[1], name)
         points = clip.clone().requires_grad_()
         image = rasterizer.antialias(colour, rasterizer.rasterize(clip, (96, 96)), points)
         results.append((image.detach(), *torch.autograd.grad(image.square().sum(), points)))
@@ -151,8 +160,10 @@ def test_directional_derivatives_equal_those_of_a_supersampled_picture(direction
     assert abs(without - truth) > 3 * abs(gradient - truth)
 
 
-def test_a_shape_is_fitted_to_masks_alone():
-    before, after = mask_fit_error(4, 128, 60)
+@pytest.mark.parametrize("case", [case for case in BACKENDS if case != "torch"])
+def test_a_shape_is_fitted_to_masks_alone(case):
+    backend, device = place(case)
+    before, after = mask_fit_error(4, 128, 60, backend, device)
     assert before > 1 and after < 0.1
 
 

@@ -5,14 +5,14 @@ import torch
 
 from expportrait.proxy.raster import Rasterizer
 
-from .raster_shapes import bumpy_head
+from .raster_shapes import BACKENDS, bumpy_head, place
 
 
-def scene(levels=3, size=64, channels=5, shared=False):
+def scene(levels=3, size=64, channels=5, shared=False, device="cpu"):
     clip, faces = bumpy_head(levels, size)
     generator = torch.Generator().manual_seed(1)
     attributes = torch.randn(1 if shared else 2, clip.shape[1], channels, generator=generator)
-    return clip, faces, attributes
+    return clip.to(device), faces.to(device), attributes.to(device)
 
 
 def values_and_gradients(rasterizer, raster, attributes, clip, weight, **options):
@@ -22,10 +22,11 @@ def values_and_gradients(rasterizer, raster, attributes, clip, weight, **options
     return image.detach(), attributes.grad, clip.grad
 
 
-@pytest.mark.parametrize("backend", ("warp", "torch"))
-def test_barycentrics_solve_the_projection(backend):
+@pytest.mark.parametrize("case", BACKENDS)
+def test_barycentrics_solve_the_projection(case):
     """b_i w-weighted corners must project onto the pixel centre: a 3x3 system in float64."""
-    clip, faces = bumpy_head(3, 64, frames=1)
+    backend, device = place(case)
+    clip, faces = (tensor.to(device) for tensor in bumpy_head(3, 64, frames=1))
     rasterizer = Rasterizer(faces, clip.shape[1], backend)
     raster = rasterizer.rasterize(clip, (64, 64))
     weights = rasterizer.barycentric(raster, clip)
@@ -34,7 +35,7 @@ def test_barycentrics_solve_the_projection(backend):
     rows = torch.stack(
         [corner[..., 0] - centre[:, :1] * corner[..., 3], corner[..., 1] - centre[:, 1:] * corner[..., 3], corner[..., 3] ** 0], 1
     )
-    wanted = torch.linalg.solve(rows, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand(len(rows), 3))
+    wanted = torch.linalg.solve(rows, rows.new_tensor([0.0, 0.0, 1.0]).expand(len(rows), 3))
     fat = torch.linalg.det(rows).abs() > 1e-5
     inside = fat & (wanted > 1e-3).all(1)
     assert inside.float().mean() > 0.8
@@ -42,13 +43,15 @@ def test_barycentrics_solve_the_projection(backend):
     assert (weights >= 0).all() and (weights.sum(1) - 1).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("case", [case for case in BACKENDS if case != "torch"])
 @pytest.mark.parametrize("channels", (1, 2, 3, 4, 9))
 @pytest.mark.parametrize("shared", (False, True))
-def test_back_ends_agree_in_values_and_gradients(channels, shared):
-    clip, faces, attributes = scene(channels=channels, shared=shared)
-    fast, slow = (Rasterizer(faces, clip.shape[1], backend) for backend in ("warp", "torch"))
+def test_back_ends_agree_in_values_and_gradients(channels, shared, case):
+    backend, device = place(case)
+    clip, faces, attributes = scene(channels=channels, shared=shared, device=device)
+    fast, slow = (Rasterizer(faces, clip.shape[1], name) for name in (backend, "torch"))
     raster = fast.rasterize(clip, (64, 64))
-    weight = torch.randn(2, 64, 64, channels, generator=torch.Generator().manual_seed(2))
+    weight = torch.randn(2, 64, 64, channels, generator=torch.Generator().manual_seed(2)).to(device)
     exact = values_and_gradients(slow, raster, attributes.double(), clip.double(), weight.double())
     assert exact[0].dtype == torch.float64
     for rasterizer in (fast, slow):
@@ -76,18 +79,23 @@ def test_interpolation_against_finite_differences():
     assert torch.autograd.gradcheck(values, inputs, eps=1e-6, atol=1e-6, rtol=1e-5)
 
 
-def test_interpolation_is_exact_for_attributes_linear_in_space():
+@pytest.mark.parametrize("case", BACKENDS)
+def test_interpolation_is_exact_for_attributes_linear_in_space(case):
     """Camera-space positions must land on the ray through the pixel centre."""
-    clip, faces = bumpy_head(4, 96)
-    raster = Rasterizer(faces, clip.shape[1]).rasterize(clip, (96, 96))
-    out = Rasterizer(faces, clip.shape[1]).interpolate_pixels(clip, raster, clip)
+    backend, device = place(case)
+    clip, faces = (tensor.to(device) for tensor in bumpy_head(4, 96))
+    rasterizer = Rasterizer(faces, clip.shape[1], backend)
+    raster = rasterizer.rasterize(clip, (96, 96))
+    out = rasterizer.interpolate_pixels(clip, raster, clip)
     centre = torch.stack([raster.pixels % 96, raster.pixels // 96 % 96], 1).float().add(0.5) / 48 - 1
     assert (out[:, :2] / out[:, 3:] - centre).abs().quantile(0.999) < 1e-3
 
 
-def test_depth_gets_no_gradient():
-    clip, faces, attributes = scene()
-    rasterizer = Rasterizer(faces, clip.shape[1])
+@pytest.mark.parametrize("case", BACKENDS)
+def test_depth_gets_no_gradient(case):
+    backend, device = place(case)
+    clip, faces, attributes = scene(device=device)
+    rasterizer = Rasterizer(faces, clip.shape[1], backend)
     raster = rasterizer.rasterize(clip, (64, 64))
     points = clip.clone().requires_grad_()
     rasterizer.antialias(rasterizer.interpolate(attributes, raster, points), raster, points).square().sum().backward()
@@ -95,20 +103,21 @@ def test_depth_gets_no_gradient():
     assert all((points.grad[..., axis] != 0).any() for axis in (0, 1, 3))
 
 
-def test_attributes_with_seams_use_their_own_corners():
-    clip, faces, attributes = scene(channels=2)
+@pytest.mark.parametrize("case", BACKENDS)
+def test_attributes_with_seams_use_their_own_corners(case):
+    backend, device = place(case)
+    clip, faces, attributes = scene(channels=2, device=device)
     corners = torch.arange(faces.numel()).reshape(-1, 3)  # every corner its own uv, as if all edges were seams
     unwrapped = attributes[:, faces.reshape(-1)]
-    weight = torch.randn(2, 64, 64, 2, generator=torch.Generator().manual_seed(3))
-    for backend in ("warp", "torch"):
-        rasterizer = Rasterizer(faces, clip.shape[1], backend)
-        raster = rasterizer.rasterize(clip, (64, 64))
-        image, gradient, points = values_and_gradients(rasterizer, raster, attributes, clip, weight)
-        seamed = values_and_gradients(rasterizer, raster, unwrapped, clip, weight, attribute_faces=corners)
-        torch.testing.assert_close(seamed[0], image)
-        folded = torch.zeros_like(attributes).index_add_(1, faces.reshape(-1), seamed[1])
-        torch.testing.assert_close(folded, gradient, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(seamed[2], points, rtol=1e-3, atol=1e-3)
+    weight = torch.randn(2, 64, 64, 2, generator=torch.Generator().manual_seed(3)).to(device)
+    rasterizer = Rasterizer(faces, clip.shape[1], backend)
+    raster = rasterizer.rasterize(clip, (64, 64))
+    image, gradient, points = values_and_gradients(rasterizer, raster, attributes, clip, weight)
+    seamed = values_and_gradients(rasterizer, raster, unwrapped, clip, weight, attribute_faces=corners)
+    torch.testing.assert_close(seamed[0], image)
+    folded = torch.zeros_like(attributes).index_add_(1, faces.reshape(-1), seamed[1])
+    torch.testing.assert_close(folded, gradient, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(seamed[2], points, rtol=1e-3, atol=1e-3)
 
 
 def test_strided_and_half_inputs():

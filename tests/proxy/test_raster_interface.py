@@ -9,7 +9,7 @@ import torch
 
 from expportrait.proxy.raster import Rasterizer
 
-from .raster_shapes import bumpy_head
+from .raster_shapes import BACKENDS, bumpy_head, place
 
 CHILD = """
 import sys
@@ -35,10 +35,11 @@ def test_import_and_drawing_are_quiet_and_compile_late(what, tmp_path):
     assert result.stdout == "" and result.stderr == ""
 
 
-@pytest.mark.parametrize("backend", ("warp", "torch"))
-def test_inside_inference_mode(backend):
-    clip, faces = bumpy_head(2, 32)
-    attributes = torch.rand(1, clip.shape[1], 3)
+@pytest.mark.parametrize("case", BACKENDS)
+def test_inside_inference_mode(case):
+    backend, device = place(case)
+    clip, faces = (tensor.to(device) for tensor in bumpy_head(2, 32))
+    attributes = torch.rand(1, clip.shape[1], 3, device=device)
 
     def render(rasterizer):
         raster = rasterizer.rasterize(clip, (32, 32))
@@ -73,23 +74,26 @@ def test_torch_takes_over_where_warp_is_missing(monkeypatch):
     assert torch.equal(Rasterizer(faces, clip.shape[1]).rasterize(clip, (32, 32)).ids, wanted)
 
 
-@pytest.mark.parametrize("backend", ("warp", "torch"))
-def test_no_frames(backend):
-    clip, faces = bumpy_head(2, 32)
+@pytest.mark.parametrize("case", BACKENDS)
+def test_no_frames(case):
+    backend, device = place(case)
+    clip, faces = (tensor.to(device) for tensor in bumpy_head(2, 32))
     rasterizer = Rasterizer(faces, clip.shape[1], backend)
     raster = rasterizer.rasterize(clip[:0], (32, 32))
-    image = rasterizer.interpolate(torch.rand(1, clip.shape[1], 3), raster, clip[:0])
+    image = rasterizer.interpolate(torch.rand(1, clip.shape[1], 3, device=device), raster, clip[:0])
     assert rasterizer.antialias(image, raster, clip[:0]).shape == (0, 32, 32, 3)
 
 
-def test_exchange_format():
-    clip, faces = bumpy_head(3, 32)
-    rasterizer = Rasterizer(faces, clip.shape[1])
+@pytest.mark.parametrize("case", BACKENDS)
+def test_exchange_format(case):
+    backend, device = place(case)
+    clip, faces = (tensor.to(device) for tensor in bumpy_head(3, 32))
+    rasterizer = Rasterizer(faces, clip.shape[1], backend)
     raster = rasterizer.rasterize(clip, (32, 32))
     u, v, zw, number = rasterizer.exchange(raster, clip).unbind(-1)
     assert torch.equal(number.int(), raster.ids)
     assert torch.equal(zw[raster.mask], raster.zw[raster.mask]) and (zw[~raster.mask] == 0).all()
-    corner = torch.eye(3)[None].repeat(1, len(faces), 1)  # corner k of each triangle carries the k-th unit vector
+    corner = torch.eye(3, device=device)[None].repeat(1, len(faces), 1)  # corner k of each triangle carries the k-th unit vector
     image = rasterizer.interpolate(corner, raster, clip, attribute_faces=torch.arange(3 * len(faces)).reshape(-1, 3))
     torch.testing.assert_close(torch.stack([u, v], -1), image[..., :2], rtol=0, atol=1e-5)
 
