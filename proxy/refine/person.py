@@ -163,12 +163,13 @@ class Walk:
 def walk(shot: Shot, frames: Tensor, person: Tensor, vertices: Tensor) -> Walk:
     """Walks from the given of the shot's vertices [N] to the edge of the person mask [t, H, W]; see `silhouette_weight`."""
     model = shot.stage.model
+    frames, person = frames.to(shot.vertices), person.to(shot.vertices)
     height, width = frames.shape[-2:]
     lines = Lines.of(shot, vertices, height, width)
     offsets = torch.arange(-STEPS, STEPS + 1, device=frames.device)
-    sample = lines.sample(torch.cat([frames, person[:, None].to(frames)], 1).to(lines.start), offsets[None, None])
-    colour, mask = sample[:, :3].permute(0, 2, 3, 1), sample[:, 3]  # [t, N, 2 STEPS + 1, 3] and without 3
     pixels = lines.pixels(offsets[None, None])
+    sample = sample_pixels(torch.cat([frames, person[:, None]], 1), pixels.permute(0, 3, 1, 2))
+    colour, mask = sample[:, :3].permute(0, 2, 3, 1), sample[:, 3]  # [t, N, 2 STEPS + 1, 3] and without 3
     inside = ((pixels >= 0) & (pixels <= pixels.new_tensor([width, height]))).all(-1)
     last, far = last_inside(mask > EDGE)
     beyond = (last + 1 + STEPS).clamp(0, 2 * STEPS)[..., None]
@@ -176,10 +177,10 @@ def walk(shot: Shot, frames: Tensor, person: Tensor, vertices: Tensor) -> Walk:
 
     # The sample at the edge is mixed with the background; two further in show what the outline itself is made of.
     between = (offsets < last[..., None]) & (offsets >= (last - 2).clamp(max=-2)[..., None])
-    colours = _SkinColours.of(shot, frames.to(lines.start), person.to(lines.start))
+    colours = _SkinColours.of(shot, frames, person)
     skin = torch.where(between, colours.likeness(colour), 1.0).amin(-1)
     covered_by_others = torch.maximum(model.regions["ears"], model.regions["neck"])[vertices]
-    distance = lines.edge(person.to(lines.start), last) * lines.step / lines.metre
+    distance = lines.edge(person, last) * lines.step / lines.metre
     return Walk(edge * torch.where(colours.enough, skin, 1 - covered_by_others), torch.where(edge, distance, torch.zeros_like(distance)))
 
 

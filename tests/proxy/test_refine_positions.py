@@ -103,6 +103,19 @@ def test_unknown_depth_has_no_weight_up_to_its_border(observer, relief):
     assert not weight[x > SIZE // 2].any()
 
 
+def test_a_border_that_is_sure_does_not_mix_with_the_unknown(observer, relief):
+    """A hundredth of an unknown 0 would be 7 mm."""
+    distance = distances(shoot(observer, relief))
+    view, known = look(observer), distance > 0
+    reference, mixed = depth_offsets(view, distance, known.float())[0], 0
+    for column in range(90, 166, 4):
+        offset, weight = depth_offsets(view, distance * (torch.arange(SIZE) < column), known.float())
+        border = (view.pixels[..., 0] > column - 0.495) & (weight > 0.3)
+        assert ((offset - reference)[border].abs() < 0.001).all()
+        mixed += int(border.sum())
+    assert mixed > 10
+
+
 def test_a_hand_before_the_face_is_an_outlier(observer, relief):
     distance = distances(shoot(observer, 0 * relief))
     near = distance.clone()
