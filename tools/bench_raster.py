@@ -169,21 +169,23 @@ def _differentiate(operation: Callable[..., Tensor], values: Tensor, clip: Tenso
 
 def _speeds(rasterizer: Rasterizer, clip: Tensor) -> tuple[Raster, list[float]]:
     """Milliseconds per frame of ids, interpolation to an image and at covered pixels, and antialias."""
-    load, raster = _load(clip), rasterizer.rasterize(clip, (SIZE, SIZE))
+    raster = rasterizer.rasterize(clip, (SIZE, SIZE))
+    load = _load(clip)
     list_gradient = load.image_gradient.reshape(-1, 9)[raster.pixels]
-    work = [
-        lambda: rasterizer.rasterize(clip, (SIZE, SIZE)),
-        lambda: _differentiate(
-            lambda values, points: rasterizer.interpolate(values, raster, points), load.attributes, clip, load.image_gradient
-        ),
-        lambda: _differentiate(
-            lambda values, points: rasterizer.interpolate_pixels(values, raster, points), load.attributes, clip, list_gradient
-        ),
-        lambda: _differentiate(
-            lambda values, points: rasterizer.antialias(values, raster, points), load.colour, clip, load.colour_gradient
-        ),
-    ]
-    return raster, [_milliseconds(step, clip.device) for step in work]
+
+    def interpolate(operation: Callable, gradient: Tensor) -> None:
+        inputs = load.attributes.detach().requires_grad_(), clip.detach().requires_grad_()
+        operation(inputs[0], raster, inputs[1]).backward(gradient)
+
+    def antialias() -> None:
+        inputs = load.colour.detach().requires_grad_(), clip.detach().requires_grad_()
+        rasterizer.antialias(inputs[0], raster, inputs[1]).backward(load.colour_gradient)
+
+    ids = _milliseconds(lambda: rasterizer.rasterize(clip, (SIZE, SIZE)), clip.device)
+    image = _milliseconds(lambda: interpolate(rasterizer.interpolate, load.image_gradient), clip.device)
+    pixels = _milliseconds(lambda: interpolate(rasterizer.interpolate_pixels, list_gradient), clip.device)
+    blend = _milliseconds(antialias, clip.device)
+    return raster, [ids, image, pixels, blend]
 
 
 OPERATIONS = (

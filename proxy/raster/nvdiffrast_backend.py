@@ -43,7 +43,8 @@ def draw(position: Tensor, depth: Tensor, faces: Tensor, cull: bool, packed: Ten
     """As torch_backend.draw. Raises ValueError for more than 2^24 triangles.
 
     nvdiffrast snaps vertices to 1/16 pixel instead of 1/256 for coverage, so that pixels within about 1/16 pixel of an edge may
-    see the other side of it; which triangle wins at equal depth is not defined.
+    see the other side of it (antialias, which follows the exact edges, passes over a part of those at outlines); which triangle
+    wins at equal depth is not defined.
     """
     frames, height, width = packed.shape
     if len(faces) > MOST_TRIANGLES:

@@ -11,7 +11,7 @@ from torch import Tensor
 from expportrait.proxy.camera import Camera
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-from bench_raster import area_slope_error, harmonics, mask_fit_error, sphere  # noqa: F401
+from bench_raster import area_slope_error, gpu_bars, harmonics, mask_fit_error, sphere  # noqa: F401
 
 BACKENDS = ("warp", "torch", "warp on cuda", "nvdiffrast on cuda")
 COARSE = ("nvdiffrast",)  # snap vertices to 1/16 pixel

@@ -73,8 +73,8 @@ def test_back_ends_agree(cull, case):
     if backend in COARSE:
         from_edge = edge_distance(clip, faces, fast.ids).minimum(edge_distance(clip, faces, slow.ids))
         assert same.float().mean() > 0.9 and from_edge[~same].max() < 1 / 16
-    else:
-        assert same.all()
+    else:  # on CUDA the kernels fuse multiplications with additions, which may turn a tie in depth
+        assert same.all() if device == "cpu" else same.float().mean() > 0.9999
     torch.testing.assert_close(fast.zw[same], slow.zw[same], rtol=0, atol=1e-4 if backend in COARSE else 1e-6)
 
 
