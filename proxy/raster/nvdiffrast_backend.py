@@ -1,7 +1,7 @@
 """Optional back-end: triangle ids by nvdiffrast on CUDA. Only on request; nothing of nvdiffrast is needed or imported before.
 
 nvdiffrast (NVIDIA, 0.4 or newer) is non-commercial and installed by the user. Facts about it that matter here, from its
-documentation: `rasterize` takes float32 clip positions [B,V,4] and int32 triangles, none of the three empty, and returns
+documentation: `rasterize` takes float32 clip positions [B,V,4] and int32 triangles [F,3], refuses zero B, V or F, and returns
 (u, v, z/w, triangle + 1) per pixel, all zero where empty; row 0 lies at y = -1 and z/w grows away from the camera, as here; the
 number is a float, exact up to 2^24; triangles are drawn from both sides and clipped to the view frustum.
 """
