@@ -66,6 +66,13 @@ class Skin:
         return np.bincount(self.faces.flatten().cpu().numpy(), np.repeat(self.area.double().cpu().numpy() / 3, 3), len(self.vertices))
 
 
+def factor(system: sparse.spmatrix) -> scipy.sparse.linalg.SuperLU:
+    """Factors a symmetric positive definite matrix, so that it can be solved for many right sides."""
+    return scipy.sparse.linalg.splu(
+        system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+
+
 class Integrator:
     """The factored system. `weight` [F] 0..1, `bend` metres, `reach` metres or one length per vertex [S]."""
 
@@ -76,9 +83,7 @@ class Integrator:
         reach = np.broadcast_to(np.asarray(reach.cpu() if isinstance(reach, Tensor) else reach, np.float64), mass.shape)
         bending = plain @ sparse.diags(bend**2 / mass) @ plain
         system = skin.stiffness(weight) + bending + sparse.diags(mass / reach**2)
-        self._solver = scipy.sparse.linalg.splu(
-            system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
+        self._solver = factor(system)
         self._bending, self._pull = bending.tocsr(), mass / reach**2
 
     def solve(self, gradients: Tensor, present: Tensor | None = None) -> Tensor:
