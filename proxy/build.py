@@ -49,13 +49,36 @@ def build_proxy(
     device of `model`. Raises ValueError if the picture is not the size of the track or too small, the frame is not in the
     track or has no face, or the track was made with another head model.
     """
-    check_models(model, track)
     source = source[0] if source.ndim == 4 and len(source) == 1 else source
-    _check(source, track, frame)
-    device = model.template.device
-    proxy = HeadProxy(
+    proxy = source_proxy(track, model, frame, neutral)
+    _check(source, track)
+    camera = output_camera(proxy.camera)
+    source = source.to(proxy.albedo.device).float()
+    photo = frame_source(source, proxy.camera, camera)
+    person = frame_source(person_mask(source, person), proxy.camera, camera)
+    shot = Stage(model, camera).shot(camera_space(model, proxy, SourcePose.of(proxy)))
+    albedo, confidence = unwrap_albedo(photo, person, shot, texture_size)
+    if progress is not None:
+        progress(1, 1)
+    return dataclasses.replace(proxy, albedo=albedo, albedo_confidence=confidence)
+
+
+def source_proxy(track: HeadTrack, model: HeadModel, frame: int = 0, neutral: Tensor | None = None) -> HeadProxy:
+    """`build_proxy` without a picture: its albedo is one black texel of confidence 0, to be replaced.
+
+    Raises ValueError if the frame is not in the track or has no face, the track's pictures are too small, or the track was made with
+    another head model.
+    """
+    check_models(model, track)
+    if min(track.width, track.height) < MIN_SIDE:
+        raise ValueError(f"the source picture has {track.width} x {track.height} pixels; it needs at least {MIN_SIDE} on each side")
+    if not 0 <= frame < len(track):
+        raise ValueError(f"frame {frame} is not in the track, which has {len(track)} frames")
+    if not bool(track.valid[frame]):
+        raise ValueError(f"no face was found in frame {frame}; choose a frame in which a face is seen")
+    return HeadProxy(
         model_id=model.model_id,
-        identity=track.identity.to(device),
+        identity=track.identity,
         albedo=torch.zeros(3, 1, 1),
         albedo_confidence=torch.zeros(1, 1, 1),
         neutral=torch.zeros_like(track.expression[frame]) if neutral is None else neutral,
@@ -66,19 +89,10 @@ def build_proxy(
         width=track.width,
         height=track.height,
         crop=_crop(track.landmarks_fit[frame]),
-    ).to(device)
-    camera = output_camera(proxy.camera)
-    source = source.to(device).float()
-    photo = frame_source(source, proxy.camera, camera)
-    person = frame_source(person_mask(source, person), proxy.camera, camera)
-    shot = Stage(model, camera).shot(camera_space(model, proxy, SourcePose.of(proxy)))
-    albedo, confidence = unwrap_albedo(photo, person, shot, texture_size)
-    if progress is not None:
-        progress(1, 1)
-    return dataclasses.replace(proxy, albedo=albedo, albedo_confidence=confidence)
+    ).to(model.template.device)
 
 
-def _check(source: Tensor, track: HeadTrack, frame: int) -> None:
+def _check(source: Tensor, track: HeadTrack) -> None:
     if source.ndim != 3 or source.shape[0] != 3:
         raise ValueError(f"the source picture has shape {list(source.shape)}; expected [3, H, W]")
     height, width = source.shape[1:]
@@ -87,12 +101,6 @@ def _check(source: Tensor, track: HeadTrack, frame: int) -> None:
             f"the source picture has {width} x {height} pixels, but the track was fitted to {track.width} x {track.height}; "
             f"give the picture or frame that was fitted"
         )
-    if min(width, height) < MIN_SIDE:
-        raise ValueError(f"the source picture has {width} x {height} pixels; it needs at least {MIN_SIDE} on each side")
-    if not 0 <= frame < len(track):
-        raise ValueError(f"frame {frame} is not in the track, which has {len(track)} frames")
-    if not bool(track.valid[frame]):
-        raise ValueError(f"no face was found in frame {frame}; choose a frame in which a face is seen")
 
 
 def _crop(landmarks: Tensor) -> tuple[float, float, float, float]:

@@ -17,7 +17,7 @@ from .head_model import HeadModel
 from .inpaint import pull_push
 from .lighting import shade
 from .photo_light import face_skin, on_person, sample_at, skin_light
-from .posing import Shot
+from .posing import Shot, Stage
 from .raster import Rasterizer
 from .render_interior import dense_template, part_vertices
 from .render_regions import eye_surround
@@ -39,9 +39,8 @@ class Atlas:
     faces: Tensor  # [F, 3] mesh corners of the triangles drawn in the texture
 
     @staticmethod
-    def of(shot: Shot, size: int) -> Atlas:
+    def of(stage: Stage, size: int) -> Atlas:
         """Draws the mesh flat into its own texture space; row 0 is v = 1."""
-        stage = shot.stage
         uv = stage.model.uv
         ones = torch.ones_like(uv[:, :1])
         clip = torch.cat([2 * uv[:, :1] - 1, 1 - 2 * uv[:, 1:], 0 * ones, ones], dim=-1)[None]
@@ -52,6 +51,11 @@ class Atlas:
         """Per-vertex attributes [V, C] at the covered texels, [P, C] each."""
         values = self.rasterizer.interpolate_pixels(torch.cat(attributes, -1)[None], self.raster, self.clip, self.faces)
         return list(values.split([a.shape[-1] for a in attributes], dim=-1))
+
+    def corners(self) -> tuple[Tensor, Tensor]:
+        """Triangle [P] (index into `faces`) and barycentric weights [P, 3] of the covered texels."""
+        triangle = self.raster.ids.flatten()[self.raster.pixels].long() - 1
+        return triangle, self.rasterizer.barycentric(self.raster, self.clip)
 
     def image(self, values: Tensor) -> Tensor:
         """Texel values [P, C] as [1, C, size, size], zero outside the atlas."""
@@ -66,31 +70,44 @@ def unwrap_albedo(photo: Tensor, person: Tensor, shot: Shot, size: int) -> tuple
     model, camera = shot.stage.model, shot.stage.camera
     light = skin_light(photo, person, shot)
     mirror = mirror_vertices(model)
-    normals, seen, points = shot.normals[0], shot.visibility[0][:, None], shot.vertices[0]
-    atlas = Atlas.of(shot, size)
+    normals, points = shot.normals[0], shot.vertices[0]
+    atlas = Atlas.of(shot.stage, size)
+    seen = shot.visibility[0][:, None] * on_person(person, shot)[:, None]
     skin = part_vertices(model, "skin").float()[:, None]
-    plain = (face_skin(model) > 0.5).float()[:, None]
-    lids = eye_surround(model)[:, None]
-    seen = seen * on_person(person, shot)[:, None]
-    attributes = [points, points[mirror], normals, normals[mirror], seen, seen[mirror], skin, plain, lids]
-    here, there, normal, mirror_normal, sight, mirror_sight, skin, plain, lids = atlas.pixels(*attributes)
+    attributes = [points, points[mirror], normals, normals[mirror], seen, seen[mirror], skin]
+    here, there, normal, mirror_normal, sight, mirror_sight, skin = atlas.pixels(*attributes)
     colour = _unlit(sample_at(photo, camera.project(here)), normal, light)
     mirrored = _unlit(sample_at(photo, camera.project(there)), mirror_normal, light)
     confidence = (sight * skin).square()
-    second = MIRROR_TRUST * (mirror_sight * skin).square() * (1 - confidence)
+    (inside,) = atlas.pixels(interior_albedo(model, measure_tint(photo, shot, light)))
+    texture = complete_albedo(atlas, model, colour, confidence, mirrored, (mirror_sight * skin).square(), inside)
+    return texture, atlas.image(confidence)[0].clamp(0, 1)
+
+
+def complete_albedo(
+    atlas: Atlas, model: HeadModel, colour: Tensor, confidence: Tensor, mirrored: Tensor, mirror_confidence: Tensor, inside: Tensor
+) -> Tensor:
+    """Whole texture [3, size, size] from what is known of the skin at the covered texels.
+
+    Args:
+        colour: [P, 3] skin's albedo, with confidence [P, 1] 0..1.
+        mirrored: [P, 3] albedo of the same place on the other side of the head, with confidence [P, 1].
+        inside: [P, 3] albedo of the parts that are no skin.
+    """
+    skin = part_vertices(model, "skin").float()[:, None]
+    plain = (face_skin(model) > 0.5).float()[:, None]
+    skin, plain, lids = atlas.pixels(skin, plain, eye_surround(model)[:, None])
+    second = MIRROR_TRUST * mirror_confidence * (1 - confidence)
     total = confidence + second
     known = (confidence * colour + second * mirrored) / total.clamp(min=1e-6)
     filled = pull_push(atlas.image(known), atlas.image(total.clamp(max=1)))
     # An open lid is folded up and dark with lashes: closed, it shows skin like that around it.
     bare = pull_push(atlas.image(known), atlas.image(total.clamp(max=1) * plain.square() * _bright(known, total * plain)))
     filled = filled + atlas.image(lids.clamp(0, 1)) * (bare - filled)
-
-    inside = atlas.image(atlas.pixels(interior_albedo(model, measure_tint(photo, shot, light)))[0])
-    covered = atlas.image(torch.ones_like(skin))
     skin_image = atlas.image(skin)
-    texture = filled * skin_image + inside * (1 - skin_image)
-    texture = pull_push(texture, (covered > 0).float())
-    return texture[0].clamp(0, 1), atlas.image(confidence)[0].clamp(0, 1)
+    texture = filled * skin_image + atlas.image(inside) * (1 - skin_image)
+    covered = atlas.image(torch.ones_like(skin))
+    return pull_push(texture, (covered > 0).float())[0].clamp(0, 1)
 
 
 def _bright(colour: Tensor, weight: Tensor) -> Tensor:
@@ -113,5 +130,9 @@ def mirror_vertices(model: HeadModel) -> Tensor:
 
 
 def _unlit(colour: Tensor, normals: Tensor, light: Tensor) -> Tensor:
-    shading = shade(light, torch.nn.functional.normalize(normals, dim=-1))
-    return (colour * shading.pow(-RELIGHT).clamp(*GAIN)).clamp(0, 1)
+    return without_light(colour, shade(light, torch.nn.functional.normalize(normals, dim=-1))).clamp(0, 1)
+
+
+def without_light(colour: Tensor, shading: Tensor) -> Tensor:
+    """Colours [P, 3] without the share RELIGHT of a shading [P, 3] whose mean over the face is 1."""
+    return colour * shading.pow(-RELIGHT).clamp(*GAIN)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from expportrait.proxy.build import best_frame, build_proxy
+from expportrait.proxy.build import best_frame, build_proxy, source_proxy
 from expportrait.proxy.camera import Camera
 from expportrait.proxy.inpaint import pull_push
 from expportrait.proxy.lighting import fit_light, shade
@@ -14,7 +14,7 @@ from expportrait.proxy.raster import Rasterizer
 from expportrait.proxy.render_interior import dense_template, part_vertices
 from expportrait.proxy.render_regions import IRIS_ANGLE, eye_angle
 from expportrait.proxy.source_picture import frame_source
-from expportrait.proxy.texture import mirror_vertices
+from expportrait.proxy.texture import Atlas, mirror_vertices
 
 sys.path.insert(0, str(Path(__file__).parent))
 from painted_head import make_track, paint, skin_paint  # noqa: E402
@@ -223,3 +223,24 @@ def test_source_pose_is_one_frame(painted, model):
     proxy = painted[3]
     vertices = camera_space(model, proxy.identity, SourcePose.of(proxy))
     assert vertices.shape == (1, model.vertex_count, 3)
+
+
+def test_a_proxy_without_a_picture_is_the_same_person(model, painted):
+    track, _, _, proxy = painted
+    bare = source_proxy(track, model)
+    assert bare.albedo.shape == (3, 1, 1) and not bare.albedo_confidence.any()
+    for field in dataclasses.fields(proxy):
+        if not field.name.startswith("albedo"):
+            one, other = getattr(bare, field.name), getattr(proxy, field.name)
+            assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    with pytest.raises(ValueError, match="frame 3 is not in the track"):
+        source_proxy(track, model, 3)
+
+
+def test_atlas_corners_are_what_it_interpolates_by(model):
+    stage = Stage(model, make_track(model, 64, 64).camera)
+    atlas = Atlas.of(stage, 64)
+    points = dense_template(model)
+    triangle, weights = atlas.corners()
+    (expected,) = atlas.pixels(points)
+    assert torch.allclose((points[stage.faces[triangle]] * weights[..., None]).sum(1), expected, atol=1e-6)
