@@ -43,6 +43,11 @@ class HeadTrack:
         """The same on another device."""
         return move_dataclass(self, device)
 
+    def at(self, frames: Tensor) -> HeadTrack:
+        """Some frames [N] (int64) of the track, in that order."""
+        names = ("expression", "joints", "translation", "valid", "confidence", "landmarks", "landmarks_fit")
+        return dataclasses.replace(self, **{name: getattr(self, name)[frames.to(self.valid.device)] for name in names})
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes a safetensors file."""
         save_dataclass(path, self, FORMAT, VERSION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
@@ -43,6 +44,12 @@ class Observer:
         self.model, self.track = model, track.to(device)
         self.stage = Stage(model, track.camera)
         self.skin = Skin.of(model, model.canonical(self.track.identity[None], torch.zeros_like(self.track.expression[:1]))[0])
+
+    def at(self, frames: Tensor) -> Observer:
+        """The same head in some frames [N] of the track."""
+        some = copy.copy(self)
+        some.track = self.track.at(frames)
+        return some
 
     def posed(self, frames: slice, displacement: Tensor) -> Tensor:
         """All vertices [t, V, 3] in camera space, the skin displaced by [t or 1, S, 3]."""

@@ -1,7 +1,7 @@
 """HeadProxy of a whole clip: the fitted head displaced to what the frames show, static for identity, dynamic for expression.
 
-Two kinds of evidence. Outside normal maps, if given, become relief (`normal_field`). The frames themselves show how the skin really
-moves: `register` shifts it along itself until all frames agree on its colours. The mean of a clip's displacements is static, what is
+Two kinds of evidence. Outside normal maps, if given, become relief (`normal_field`), else the skin's shading does (`shading_field`). The
+frames themselves show how the skin really moves: `register` shifts it along itself until all frames agree on its colours. The mean of a clip's displacements is static, what is
 left is dynamic and of zero mean, so that identity lives in the static field.
 """
 
@@ -20,6 +20,7 @@ from ..head_model import HeadModel
 from ..head_proxy import HeadProxy
 from ..head_track import HeadTrack
 from ..posing import Stage, check_models
+from ..overlay import check_frames
 from ..source_picture import person_mask
 from ..texture import unwrap_albedo
 from . import energies
@@ -28,6 +29,7 @@ from .observe import Observer
 from .outside_normals import camera_normals
 from .register import CHUNK, Registration
 from .settings import RefineSettings
+from .shading_field import ShadingField
 
 Progress = Callable[[int, int], None]
 
@@ -74,24 +76,20 @@ def refine_head(
     One photo alone tells nothing about shifts: without normals its fields are zero. Frames without a face have no say and no dynamic
     field. Runs on the model's device.
 
-    Raises ValueError if frames and track differ in number or size, no frame has a face, a picture is not finite, or the normals do not fit.
+    Raises ValueError if frames and track differ in number or size, no frame has a face, or the normals do not fit.
     """
     with torch.inference_mode(False), torch.no_grad():
         _check(frames, track, model)
         observer = Observer(model, track)
         log: dict[str, list[float]] = {}
         tick = _counter(progress, _passes(settings, track, normals) * len(track))
-        relief = NormalField(observer, settings)
-        if normals is not None:
-            base, covered = _fitted_normals(observer, tick)
-            wanted, weight = camera_normals(normals, base, covered, convention)
-            relief.run(wanted, weight, log, tick)
+        relief = _relief(observer, frames, settings, normals, convention, log, tick)
         registration = Registration(observer, settings, relief.displacement)
         if int(track.valid.sum()) > 1:
             registration.run(frames, log, tick)
         else:
             registration.look(frames, log, tick)
-        skin = torch.stack([relief.displacement(slice(t, t + 1))[0] + registration.offsets(slice(t, t + 1))[0] for t in range(len(track))])
+        skin = relief.displacement(slice(None)) + registration.offsets(slice(None))
         fields = _fields(skin, observer, settings)
         log["static"] = [float(energies.magnitude(fields.static[observer.skin.vertices], registration.face))]
         log["dynamic"] = [float(energies.magnitude(fields.dynamic[:, observer.skin.vertices], registration.face))]
@@ -125,15 +123,30 @@ def solve_dynamic(
         return dynamic
 
 
+def _relief(
+    observer: Observer,
+    frames: Frames,
+    settings: RefineSettings,
+    normals: Tensor | None,
+    convention: str,
+    log: dict[str, list[float]],
+    tick: Callable[[int], None],
+) -> NormalField | ShadingField:
+    """What lies along the normals: from outside normals if there are any, else from shading."""
+    if normals is None:
+        field = ShadingField(observer, settings)
+        field.run(frames, log, tick)
+        return field
+    base, covered = _fitted_normals(observer, tick)
+    wanted, weight = camera_normals(normals, base, covered, convention)
+    field = NormalField(observer, settings)
+    field.run(wanted, weight, log, tick)
+    return field
+
+
 def _check(frames: Frames, track: HeadTrack, model: HeadModel) -> None:
     check_models(model, track)
-    if len(frames) != len(track):
-        raise ValueError(f"there are {len(frames)} pictures, but the track has {len(track)} frames; give those that were fitted")
-    if (frames.width, frames.height) != (track.width, track.height):
-        raise ValueError(
-            f"the pictures have {frames.width} x {frames.height} pixels, but the track was fitted to {track.width} x {track.height}; "
-            f"give the pictures that were fitted"
-        )
+    check_frames(frames, track)
     if not bool(track.valid.any()):
         raise ValueError("no frame of the track has a face; give a picture or clip in which a face is seen")
 
@@ -141,7 +154,7 @@ def _check(frames: Frames, track: HeadTrack, model: HeadModel) -> None:
 def _passes(settings: RefineSettings, track: HeadTrack, normals: Tensor | None) -> int:
     """How often every frame is looked at, the texture counted as one."""
     registered = 1 + len(settings.levels) if int(track.valid.sum()) > 1 else 1
-    return registered + 1 + (0 if normals is None else 1 + settings.normal_rounds)
+    return registered + 1 + (settings.shading_rounds > 0 if normals is None else 1 + settings.normal_rounds)
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:

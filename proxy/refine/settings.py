@@ -16,11 +16,23 @@ class RefineSettings:
     outlier: float = 0.15  # colour difference at which a vertex counts little: hands, glasses, hair
     strain: float = 0.3  # sigma of the change of a shift along the skin over its distance
     shift: float = 0.004  # sigma of a shift along the skin
+    strain_step: float = 0.1  # sigma of the change of a strain from one frame to the next
+    landmark: float = 0.0002  # sigma of a detected landmark: 0.7 mm, but the colours around it, taken as independent, are not
+    landmark_outlier: float = 0.005  # distance at which a landmark counts a quarter: closed eyes, hands, the far side of a profile
     normal_outlier: float = 0.25  # distance of two unit normals at which a vertex counts half: ears, hair, folds the mesh lacks
     normal_rounds: int = 4  # rounds of integrating outside normals; each takes the normals of the round before
     bend: float = 0.0005  # wavelength (over 2 pi) below which a relief is stiff against outside normals
     static_reach: float = 0.06  # how far a relief of the static field may rise before it is pulled back to the fitted head
     dynamic_reach: float = 0.06  # the same for the dynamic field
+    shading_rounds: int = 3  # rounds of finding relief from shading, each under the light that the round before shows; 0: none
+    shading_frames: int = 24  # frames that are looked at for it, spread over the clip
+    shading_noise: float = 0.1  # sigma of a vertex's brightness, of the face's mean: wrong pose, gloss, cast shadows
+    shading_outlier: float = 0.18  # difference of brightness at which a vertex counts half
+    relief: float = 0.002  # sigma of a relief from shading
+    relief_length: float = 0.006  # how far it is alike: 1 / (2 pi) of the wavelength from which on it is free
+    asymmetry: float = 0.001  # sigma of its difference between the two sides of the face
+    albedo_change: float = 0.05  # sigma of the logarithm of plain skin's albedo
+    albedo_length: float = 0.03  # how far it is alike: what changes over a shorter way is shading
     detail: float = 1.0  # strength of the dynamic field
     texture_frames: int = 6  # frames whose colours make the albedo
     texture_size: int = 1024  # texels on each side
@@ -34,8 +46,8 @@ class RefineSettings:
         if not 0 <= detail < float("inf"):
             raise ValueError(f"the strength of the detail is {detail}; give a number of at least 0")
         if quality == "draft":
-            return RefineSettings(levels=(4.0, 1.5), normal_rounds=2, texture_frames=2, detail=detail)
+            return RefineSettings(levels=(4.0, 1.5), normal_rounds=2, shading_rounds=2, shading_frames=8, texture_frames=2, detail=detail)
         if quality == "fine":
             levels = (4.0, 2.0, 1.0, 1.0, 0.5, 0.5)
-            return RefineSettings(levels=levels, normal_rounds=6, texture_frames=12, texture_size=2048, detail=detail)
+            return RefineSettings(levels=levels, normal_rounds=6, shading_rounds=6, texture_frames=12, texture_size=2048, detail=detail)
         return RefineSettings(detail=detail)

@@ -15,7 +15,8 @@ from expportrait.proxy.refine.register import Membrane, gaussian, gradient, solv
 from expportrait.proxy.refine.surface import Integrator, Skin
 
 SIDE, FRAMES = 160, 4
-FAST = RefineSettings(levels=(2.0, 1.0), normal_rounds=3, texture_frames=1, texture_size=64)
+# The painted spots are no skin that changes slowly: relief from shading has tests of its own.
+FAST = RefineSettings(levels=(2.0, 1.0), normal_rounds=3, shading_rounds=0, texture_frames=1, texture_size=64)
 
 
 @dataclasses.dataclass

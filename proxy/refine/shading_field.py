@@ -1,0 +1,148 @@
+"""Relief from shading: what the skin's brightness, as the head turns in its light, says about its shape.
+
+With one light L over the clip and an albedo a that changes slowly over the skin, a vertex of normal n has the brightness a shade(L, n).
+A relief d along the normal tilts the normal by -grad d, so to first order the brightness is linear in d and in log a. All frames make
+one sparse system for both (shape from shading with a smooth albedo, as in Barron and Malik, Shape, Illumination, and Reflectance from
+Shading, TPAMI 2015, but linearised about a fitted head and summed over its poses). Light and linearisation are renewed in a few rounds.
+
+Skin is alike on both sides of a face and one light shows each side another slope, so a weak prior of symmetry tells what neither side
+shows alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from torch import Tensor
+
+from ..frames import Frames
+from ..lighting import sh_basis, sh_slopes
+from ..photo_light import face_skin
+from . import energies
+from .observe import Observer, View
+from .positions import mirror_pairs
+from .register import gaussian
+from .settings import RefineSettings
+from .surface import factor
+
+GAMMA = 2.2  # of the pictures: shading is linear in light, pixels are not
+BLUR = 0.5  # pixels: takes out the pixel grid
+PATCH = 0.01  # metres: within such a patch the errors of the brightness are alike, of the fit's pose for instance
+INDEPENDENT = 6  # as many frames' errors are independent, however many there are
+DARKEST = 0.1  # of the mean shading: what is darker is a cast shadow or outside of what nine coefficients can tell
+LIGHT_STEPS, LIGHT_RIDGE = 4, 1e-3
+
+
+class ShadingField:
+    """Relief [S] of one head in metres along the resting normals, and the logarithm of its albedo [S], found together."""
+
+    def __init__(self, observer: Observer, settings: RefineSettings):
+        self.observer, self.settings = observer, settings
+        skin, model = observer.skin, observer.model
+        self.static = skin.normals.new_zeros(len(skin.vertices))
+        self.albedo = torch.zeros_like(self.static)
+        self._plain = face_skin(model)[skin.vertices]
+        self._nose = model.regions["nose"][skin.vertices]
+        mass = torch.from_numpy(skin.mass()).to(self.static)
+        self._area = mass / mass.mean()
+
+    def displacement(self, frames: slice) -> Tensor:
+        """Canonical displacements [1, S, 3]."""
+        return (self.static[:, None] * self.observer.skin.normals)[None]
+
+    def run(self, frames: Frames, log: dict[str, list[float]], tick: Callable[[int], None]) -> None:
+        """Finds relief and albedo of some of the frames, spread over those with a face; `tick` is told the share of all done."""
+        valid = self.observer.track.valid.nonzero()[:, 0].cpu()
+        spread = torch.linspace(0, len(valid) - 1, min(self.settings.shading_frames, len(valid))).round().long()
+        chosen = valid[spread].unique()
+        pictures = frames.pick(chosen.tolist()).to(self.static)
+        brightness = gaussian(pictures.clamp(min=0).pow(GAMMA).mean(1, keepdim=True), BLUR)
+        observer, seen = self.observer.at(chosen), None
+        # Off the face nothing is known of skin and light: there the relief ends at 0.
+        face = (self.observer.model.regions["face"][self.observer.skin.vertices] > 0).nonzero()[:, 0].cpu().numpy()
+        face = np.concatenate([face, face + len(self.static)])
+        prior = self._prior()[face][:, face]
+        for number in range(self.settings.shading_rounds):
+            view = observer.view(slice(0, len(chosen)), self.displacement(slice(None)), seen)
+            seen = view.seen
+            system, right, error = self._system(view, view.sample(brightness)[..., 0], number == 0)
+            log.setdefault("shading", []).append(error)
+            present = np.concatenate([self.static.double().cpu().numpy(), np.zeros(len(self.static))])
+            found = np.zeros_like(present)
+            found[face] = factor(system[face][:, face] + prior).solve(right[face] - prior @ present[face])
+            change, self.albedo = torch.from_numpy(found).to(self.static).tensor_split(2)
+            self.static = self.static + change
+            tick(len(observer.track) if number == 0 else 0)
+
+    def _system(self, view: View, found: Tensor, first: bool) -> tuple[sparse.spmatrix, np.ndarray, float]:
+        """Normal equations of brightness [t, S] in (change of the relief, log albedo), and the RMS error before, of its mean."""
+        skin, settings = self.observer.skin, self.settings
+        weight = view.seen.square() * self._plain * view.valid[:, None]
+        # A nose differs most from the fitted one, and would bend the light.
+        sure = weight * self._area * (1 - self._nose if first else 1)
+        albedo = self.albedo.exp()
+        light = shared_light(found, albedo, view.normals, sure)
+        mean = (sure * found).sum() / sure.sum().clamp(min=1e-6)
+        shading = torch.maximum(sh_basis(view.normals) @ light, DARKEST * mean) / mean  # [t, S]
+        expected = albedo * shading
+        difference = found / mean - expected
+        robust = weight / (1 + (difference / settings.shading_outlier).square())
+        slopes = (sh_slopes(view.normals).mT @ light) * (albedo / mean)[:, None]  # [t, S, 3] by the normal, camera space
+        slopes = slopes - (slopes * view.normals).sum(-1, keepdim=True) * view.normals
+        tilt = -(view.turns.mT @ slopes[..., None])[..., 0]  # by the gradient of the relief, at rest
+        tilt = tilt - (tilt * skin.normals).sum(-1, keepdim=True) * skin.normals
+
+        trust = skin.at_faces(robust[..., None])  # [t, F, 1]
+        target = skin.at_faces((robust * (difference + expected * self.albedo))[..., None]) / trust.clamp(min=1e-6)
+        share = min(INDEPENDENT, len(found)) / len(found) / (settings.shading_noise * PATCH) ** 2
+        by_relief = torch.einsum("fkx,tfx->tfk", skin.hats, skin.at_faces(tilt))
+        by_albedo = skin.at_faces(expected[..., None]).expand_as(by_relief) / 3
+        rows = torch.cat([by_relief, by_albedo], -1)  # [t, F, 6]
+        weighed = rows * (trust * (share * skin.area)[:, None])
+        local = torch.einsum("tfi,tfj->fij", weighed, rows).double().cpu().numpy()
+        corners = torch.cat([skin.faces, skin.faces + len(skin.vertices)], 1).cpu().numpy()  # [F, 6]
+        size = 2 * len(skin.vertices)
+        places = np.broadcast_to(corners[:, :, None], local.shape).ravel(), np.broadcast_to(corners[:, None], local.shape).ravel()
+        system = sparse.coo_matrix((local.ravel(), places), (size, size)).tocsc()
+        right = (weighed * target).sum(0).double().cpu().numpy()
+        error = energies.weighted_mean(difference.square(), sure).sqrt()
+        return system, np.bincount(corners.ravel(), right.ravel(), size), float(error)
+
+    def _prior(self) -> sparse.spmatrix:
+        """Precision [2 S, 2 S] of relief and log albedo: two Gaussian fields on the skin, the relief nearly alike on both sides."""
+        skin, settings = self.observer.skin, self.settings
+        mass, stiffness = sparse.diags(skin.mass()), skin.stiffness(torch.ones_like(skin.area))
+        bending = stiffness @ sparse.diags(1 / skin.mass()) @ stiffness
+
+        def field(sigma: float, length: float) -> sparse.spmatrix:
+            """Precision of a Matern field (Lindgren, Rue and Lindstrom, JRSS B 2011, with alpha = 2)."""
+            return (mass + 2 * length**2 * stiffness + length**4 * bending) / (4 * np.pi * (sigma * length) ** 2)
+
+        pairs = mirror_pairs(self.observer.model, skin.vertices).cpu().numpy()
+        count = len(pairs)
+        uneven = sparse.identity(count) - sparse.csr_matrix((np.ones(count), (np.arange(count), pairs)), (count, count))
+        length = settings.relief_length
+        symmetry = uneven.T @ mass @ uneven / (4 * np.pi * (settings.asymmetry * length) ** 2)
+        relief = field(settings.relief, length) + symmetry
+        return sparse.block_diag([relief, field(settings.albedo_change, settings.albedo_length)]).tocsc()
+
+
+def shared_light(found: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor) -> Tensor:
+    """Light [9] of all frames together: found [t, S] ~ albedo [S] * basis(normals [t, S, 3]) light, weighted by [t, S], robustly."""
+    rows = (sh_basis(normals) * albedo[:, None]).flatten(0, 1)
+    found, weight = found.flatten(), weight.flatten()
+    ridge = torch.full((9,), LIGHT_RIDGE).to(rows)
+    ridge[0] = 1e-6
+    robust = weight
+    for _ in range(LIGHT_STEPS):
+        weighed = rows * robust[:, None]
+        normal = weighed.mT @ rows
+        scale = normal[0, 0].clamp(min=1e-6)
+        light = torch.linalg.solve(normal / scale + torch.diag(ridge), weighed.mT @ found / scale)
+        error = (rows @ light - found).square()
+        spread = (robust * error).sum() / robust.sum().clamp(min=1e-6)
+        robust = weight / (1 + error / spread.clamp(min=1e-12))
+    return light

@@ -1,0 +1,143 @@
+"""Relief from shading, on the embedded head with a relief and a light that are known."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from expportrait.proxy.frames import Frames
+from expportrait.proxy.head_model import load_head_model
+from expportrait.proxy.lighting import sh_basis, sh_slopes
+from expportrait.proxy.posing import Stage
+from expportrait.proxy.refine import RefineSettings
+from expportrait.proxy.refine.observe import Observer
+from expportrait.proxy.refine.shading_field import GAMMA, ShadingField, shared_light
+from expportrait.proxy.render_interior import dense_template
+
+sys.path.insert(0, str(Path(__file__).parent))
+from painted_head import make_track  # noqa: E402
+
+SIDE = 224
+YAWS = (-0.3, 0.0, 0.3)
+FAST = RefineSettings(shading_rounds=3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_head_model()
+
+
+def side_light(model) -> torch.Tensor:
+    light = torch.zeros(9, 3)
+    light[0], light[1], light[2], light[3] = 0.5, 0.2, 0.3, 0.4
+    return light
+
+
+def hills(model, height: float = 0.002) -> torch.Tensor:
+    """Round hills [V] on both cheeks and the forehead, alike on both sides."""
+    points = dense_template(model)
+    face = model.regions["face"] > 0.5
+    nose = points[model.regions["nose"] > 0.9].mean(0)
+    field = torch.zeros(len(points))
+    for x, y in ((0.04, 0.0), (-0.04, 0.0), (0.012, 0.065), (-0.012, 0.065), (0.03, -0.03), (-0.03, -0.03)):
+        away = points[:, :2] - nose[:2] - torch.tensor([x, y])
+        field += height * torch.exp(-0.5 * (away.norm(dim=1) / 0.006) ** 2)
+    return field * face * (points[:, 2] > nose[2] - 0.09)
+
+
+def slow_paint(model) -> torch.Tensor:
+    """A skin [V, 3] whose brightness changes by 5 % over some centimetres."""
+    waves = torch.sin(dense_template(model) * torch.tensor([60.0, 50.0, 40.0])).mean(-1, keepdim=True)
+    return torch.tensor([0.7, 0.5, 0.4]) * (1 + 0.05 * waves)
+
+
+def filmed(model, relief: torch.Tensor, yaws=YAWS) -> tuple[Frames, object]:
+    """Frames of the mean head with a relief [V] under a light from one side, and the track of a fit that knows no relief."""
+    track = make_track(model, SIDE, SIDE, yaws)
+    normals = model.vertex_normals(dense_template(model)[None])[0]
+    zeros = torch.zeros(1, model.identity_basis.shape[0]), track.expression[:1]
+    posed = model.forward(*zeros, track.joints, (relief[:, None] * normals)[None]) + track.translation[:, None]
+    shot = Stage(model, track.camera).shot(posed)
+    normal, paint = shot.pixels(shot.normals, slow_paint(model)[None])
+    shading = (sh_basis(torch.nn.functional.normalize(normal, dim=-1)) @ side_light(model)).clamp(min=0.05)
+    return Frames.from_images(shot.raster.scatter((paint * shading).clamp(0, 1) ** (1 / GAMMA), 0.2)), track
+
+
+def found(model, frames, track, settings=FAST) -> tuple[torch.Tensor, ShadingField, dict]:
+    field, log = ShadingField(Observer(model, track), settings), {}
+    field.run(frames, log, lambda count: None)
+    whole = torch.zeros(model.vertex_count)
+    whole[field.observer.skin.vertices] = field.static
+    return whole, field, log
+
+
+def plain_skin(model, points) -> torch.Tensor:
+    """Weight [V] of the middle of the face, where all frames see the skin."""
+    return model.regions["face"] * (1 - model.regions["nose"]) * (model.vertex_normals(points[None])[0, :, 2] > 0.5)
+
+
+def tilt(model, relief) -> torch.Tensor:
+    """Mean angle in degrees that a relief [V] turns the normals of the middle of the face by."""
+    points = dense_template(model)
+    normals = model.vertex_normals(points[None])[0]
+    moved = model.vertex_normals((points + relief[:, None] * normals)[None])[0]
+    weight = plain_skin(model, points)
+    angle = torch.rad2deg(torch.atan2(torch.linalg.cross(normals, moved).norm(dim=-1), (normals * moved).sum(-1)))
+    return float((weight * angle).sum() / weight.sum())
+
+
+@pytest.mark.parametrize("yaws, share, risen", [(YAWS, 0.85, 0.4), ((0.0,), 0.97, 0.2)])
+def test_hills_rise_where_they_are(model, yaws, share, risen):
+    relief = hills(model)
+    whole, _, log = found(model, *filmed(model, relief, yaws))
+    assert tilt(model, relief - whole) < share * tilt(model, relief)
+    weight = plain_skin(model, dense_template(model))
+    assert (weight * whole * relief).sum() > risen * (weight * relief**2).sum()
+    assert log["shading"][-1] < log["shading"][0]
+
+
+def test_a_head_without_relief_stays_nearly_as_it_is(model):
+    whole, _, _ = found(model, *filmed(model, torch.zeros(model.vertex_count)))
+    assert tilt(model, whole) < 0.35 * tilt(model, hills(model))
+
+
+def test_relief_ends_at_the_face(model):
+    whole, field, _ = found(model, *filmed(model, hills(model)))
+    assert not whole[model.regions["face"] == 0].any()
+    assert field.displacement(slice(None)).shape == (1, len(field.observer.skin.vertices), 3)
+
+
+def test_frames_without_a_face_have_no_say(model):
+    frames, track = filmed(model, hills(model))
+    pictures = torch.cat(list(frames.chunks())).permute(0, 2, 3, 1).clone()
+    pictures[1] = torch.rand(pictures[1].shape, generator=torch.Generator().manual_seed(0))
+    valid = torch.tensor([True, False, True])
+    whole, _, _ = found(model, Frames.from_images(pictures), dataclasses.replace(track, valid=valid))
+    kept = torch.tensor([0, 2])
+    alone, _, _ = found(model, Frames.from_images(pictures[kept]), track.at(kept))
+    assert torch.equal(whole, alone)
+
+
+def test_works_in_inference_mode(model):
+    frames, track = filmed(model, hills(model), (0.0,))
+    outside, _, _ = found(model, frames, track)
+    with torch.inference_mode():
+        inside, _, _ = found(model, frames, track)
+    assert torch.allclose(inside, outside, atol=1e-6)
+
+
+def test_shared_light_is_that_of_all_frames(model):
+    generator = torch.Generator().manual_seed(1)
+    normals = torch.nn.functional.normalize(torch.randn(3, 400, 3, generator=generator), dim=-1)
+    albedo, light = 0.5 + 0.5 * torch.rand(400, generator=generator), torch.randn(9, generator=generator)
+    brightness = albedo * (sh_basis(normals) @ light)
+    weight = torch.ones(3, 400)
+    brightness[0, :20] = 30.0  # lamps
+    assert torch.allclose(shared_light(brightness, albedo, normals, weight), light, atol=0.1 * float(light.abs().max()))
+
+
+def test_slopes_are_the_basis_derivatives():
+    normals = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    slopes = torch.autograd.functional.jacobian(sh_basis, normals)  # [5, 9, 5, 3]
+    assert torch.allclose(sh_slopes(normals), slopes[torch.arange(5), :, torch.arange(5)])
