@@ -17,30 +17,43 @@ def sh_basis(normals: Tensor) -> Tensor:
     return torch.stack([torch.ones_like(x), y, z, x, x * y, y * z, 3 * z * z - 1, x * z, x * x - y * y], dim=-1)
 
 
-def fit_light(colour: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor, steps: int = 4, ridge: float = 0.02) -> Tensor:
-    """Light [9, 3] with colour [P, 3] ~ albedo [P, 3] * shade(light, normals [P, 3]), weighted by [P].
+def sh_slopes(normals: Tensor) -> Tensor:
+    """Derivatives [..., 9, 3] of `sh_basis` by the normals [..., 3]."""
+    x, y, z = normals.unbind(-1)
+    none, one = torch.zeros_like(x), torch.ones_like(x)
+    by_x = [none, none, none, one, y, none, none, z, 2 * x]
+    by_y = [none, one, none, none, x, z, none, none, -2 * y]
+    by_z = [none, none, one, none, none, y, 6 * z, x, none]
+    return torch.stack([torch.stack(parts, -1) for parts in (by_x, by_y, by_z)], -1)
 
-    Robust least squares (reweighted by a Cauchy loss). The ridge pulls all but the constant term to zero, so that a face
-    seen from one side does not light its other side wildly.
+
+def fit_light(colour: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor, steps: int = 4, ridge: float = 0.02) -> Tensor:
+    """Light [..., 9, 3] with colour [..., P, 3] ~ albedo [... or none, P, 3] * shade(light, normals [..., P, 3]), weighted by [..., P].
+
+    Leading dimensions are separate lights. Robust least squares (reweighted by a Cauchy loss). The ridge pulls all but the
+    constant term to zero, so that a face seen from one side does not light its other side wildly.
     """
-    basis = sh_basis(normals)  # [P, 9]
-    light = torch.zeros(9, 3, dtype=colour.dtype, device=colour.device)
-    penalty = torch.full((9,), ridge, dtype=colour.dtype, device=colour.device)
+    basis = sh_basis(normals)  # [..., P, 9]
+    light = colour.new_zeros(*colour.shape[:-2], 9, 3)
+    penalty = colour.new_full((9,), ridge)
     penalty[0] = 1e-6
     for channel in range(3):
-        rows = basis * albedo[:, channel, None]
+        rows, target = basis * albedo[..., channel, None], colour[..., channel]
         robust = weight
-        for _ in range(steps):
-            weighted = rows * robust[:, None]
-            normal = weighted.mT @ rows
-            scale = normal[0, 0].clamp(min=1e-6)
-            light[:, channel] = torch.linalg.solve(normal / scale + torch.diag(penalty), weighted.mT @ colour[:, channel] / scale)
-            error = rows @ light[:, channel] - colour[:, channel]
-            spread = (robust * error * error).sum() / robust.sum().clamp(min=1e-6)
-            robust = weight / (1 + error * error / spread.clamp(min=1e-6))
+        for step in range(steps):
+            weighted = (rows * robust[..., None]).mT
+            normal = weighted @ rows
+            scale = normal[..., :1, :1].clamp(min=1e-6)
+            right = weighted @ target[..., None] / scale
+            found = torch.linalg.solve(normal / scale + torch.diag(penalty), right)  # [..., 9, 1]
+            if step < steps - 1:
+                error = (rows @ found)[..., 0] - target
+                spread = (robust * error * error).sum(-1, keepdim=True) / robust.sum(-1, keepdim=True).clamp(min=1e-6)
+                robust = weight / (1 + error * error / spread.clamp(min=1e-6))
+        light[..., channel] = found[..., 0]
     return light
 
 
 def shade(light: Tensor, normals: Tensor) -> Tensor:
-    """Shading [..., 3] of unit normals [..., 3] under light [9, 3], never below MIN_SHADING of its constant term."""
-    return torch.maximum(sh_basis(normals) @ light, MIN_SHADING * light[0].abs().clamp(min=1e-3))
+    """Shading [..., P, 3] of unit normals [..., P, 3] under light [..., 9, 3], never below MIN_SHADING of its constant term."""
+    return torch.maximum(sh_basis(normals) @ light, MIN_SHADING * light[..., :1, :].abs().clamp(min=1e-3))
