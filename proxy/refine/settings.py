@@ -19,9 +19,6 @@ class RefineSettings:
     strain_step: float = 0.1  # sigma of the change of a strain from one frame to the next
     landmark: float = 0.0002  # sigma of a detected landmark: 0.7 mm, but the colours around it, taken as independent, are not
     landmark_outlier: float = 0.005  # distance at which a landmark counts a quarter: closed eyes, hands, the far side of a profile
-    strain_step: float = 0.1  # sigma of the change of a strain from one frame to the next
-    landmark: float = 0.0002  # sigma of a detected landmark: 0.7 mm, but the colours around it, taken as independent, are not
-    landmark_outlier: float = 0.005  # distance at which a landmark counts a quarter: closed eyes, hands, the far side of a profile
     normal_outlier: float = 0.25  # distance of two unit normals at which a vertex counts half: ears, hair, folds the mesh lacks
     normal_rounds: int = 4  # rounds of integrating outside normals; each takes the normals of the round before
     bend: float = 0.0005  # wavelength (over 2 pi) below which a relief is stiff against outside normals
