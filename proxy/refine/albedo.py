@@ -20,7 +20,7 @@ from ..posing import Shot
 from ..render_interior import INNER, dense_template, interior_light, part_vertices, posed_interior_light
 from ..source_picture import person_mask
 from ..texture import Atlas, complete_albedo, mirror_vertices, without_light
-from ..tint import interior_albedo, measure_tint
+from ..tint import RED, interior_albedo, measure_tint
 from .observe import Observer
 from .settings import RefineSettings
 
@@ -28,7 +28,7 @@ INSIDE = ("left_eye", "right_eye", *INNER)
 LEAST = 0.02  # albedo by which a light is measured
 ROBUST_STEPS = 4  # of the eyes' mean
 MOUTH = (("upper_teeth",), ("lower_teeth",), ("tongue",), ("gums",), ("mouth",))
-BLUR, FAINT = 64, 0.05  # the mouth's tint: texture sides per radius of its blur, trust at which it is half believed
+BLUR, FAINT = 96, 0.05  # the mouth's tint: radii of its blur per side of the texture, trust at which it is half believed
 GAIN_LIMITS = (0.3, 4.0)  # of the mouth's tint
 SAME_PLACE = 0.003  # metres: how close a texel must lie to the mirrored place to stand for it
 
@@ -180,21 +180,33 @@ class _Gathered:
 
         Teeth and tongue of a fit lie only roughly where the photo has them, so that what is seen of them tells a tint and no detail.
         """
-        side = self.atlas.raster.ids.shape[-1]
         blended = own + trust * (seen - own)
         for parts in MOUTH:
             part = part_vertices(self.model, *parts)[self.corners].all(1)
             here = part[self.inside]
             if not bool(here.any()):
                 continue
-            known = torch.zeros(len(part), 7).to(own)
-            known[part] = torch.cat([trust * seen, trust * own, trust], 1)[here]
-            near = box_blur(self.atlas.image(known), max(1, side // BLUR))[0].flatten(1).mT[self.atlas.raster.pixels[part]]
+            before, found, sure = own[here].clamp(min=1e-3), seen[here], trust[here]
+            if "teeth" in parts[0]:  # what is red there is a lip or the tongue
+                gain = found / before
+                sure = sure * (gain[:, :1] < RED * gain[:, 1:2])
+            near = self._blurred(part, torch.cat([sure * found, sure * before, sure], 1))
             found, before, sure = near.split([3, 3, 1], 1)
             gain = (found / before.clamp(min=1e-6)).clamp(*GAIN_LIMITS)
             tinted = own[here] * (1 + (gain - 1) * sure / (sure + FAINT))
             blended[here] = tinted / tinted.amax(1, keepdim=True).clamp(min=1)
         return blended
+
+    def _blurred(self, part: Tensor, values: Tensor) -> Tensor:
+        """Values [N, C] of some of the texels, `part` [P] bool, blurred over the texture, where all others are 0."""
+        side = self.atlas.raster.ids.shape[-1]
+        radius = max(1, side // BLUR)
+        pixels = self.atlas.raster.pixels[part]
+        row, column = pixels.div(side, rounding_mode="floor"), pixels % side
+        row, column = row - row.min() + 2 * radius, column - column.min() + 2 * radius
+        image = values.new_zeros(values.shape[1], int(row.max()) + 2 * radius + 1, int(column.max()) + 2 * radius + 1)
+        image[:, row, column] = values.mT
+        return box_blur(box_blur(image[None], radius), radius)[0][:, row, column].mT
 
     def _mirrored(self, colour: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
         """Texels [P, 3] of the other side of the head at their own places, with their confidence [P, 1]."""

@@ -15,7 +15,7 @@ from expportrait.proxy.render_regions import IRIS_ANGLE, eye_angle
 from expportrait.proxy.texture import mirror_vertices
 
 sys.path.insert(0, str(Path(__file__).parent))
-from painted_head import make_track, skin_paint  # noqa: E402
+from painted_head import make_track, move, skin_paint  # noqa: E402
 from test_texture import texture_at_vertices  # noqa: E402
 
 SIDE = 256
@@ -29,9 +29,9 @@ def everyone(monkeypatch):
     monkeypatch.setattr(albedo, "person_mask", lambda photo: torch.ones_like(photo[:1]))
 
 
-def filmed(model, yaws, colours, lights=None):
+def filmed(model, yaws, colours, lights=None, **expression):
     """Track and pictures [T, 3, H, W] of a head painted with [V, 3] that turns, each frame in its own light [9, 3]."""
-    track = make_track(model, SIDE, SIDE, yaws=yaws)
+    track = move(make_track(model, SIDE, SIDE, yaws=yaws), model, **expression)
     observer = Observer(model, track)
     shot = observer.stage.shot(observer.posed(slice(None), still(observer)))
     shading = torch.ones_like(shot.normals) if lights is None else torch.stack([shade(*pair) for pair in zip(lights, shot.normals)])
@@ -107,6 +107,22 @@ def test_eyes_are_the_ones_that_were_seen(model):
         iris = found[(angle < 0.8 * IRIS_ANGLE) & part_vertices(model, name)].mean(0)
         assert iris[red] > 1.5 * iris[1] > 1.5 * iris[blue]
     assert not (texture_at_vertices(model, confidence)[left] > 0).any()  # it is of the skin
+
+
+@pytest.mark.parametrize(("paint", "least", "most"), [((0.8, 0.8, 0.2), 0.0, 0.6), ((0.8, 0.2, 0.2), 0.8, 1.2)])
+def test_teeth_take_the_tint_that_was_seen_unless_it_is_a_lips(model, paint, least, most):
+    colours = torch.full((model.vertex_count, 3), 0.6)
+    teeth = part_vertices(model, "lower_teeth")
+    observer, pictures = filmed(model, (-0.1, 0.0, 0.1), colours, jawOpen=0.8)
+    plain = texture_at_vertices(model, gathered(observer, pictures, colours)[0])
+    colours[teeth] = torch.tensor(paint)
+    observer, pictures = filmed(model, (-0.1, 0.0, 0.1), colours, jawOpen=0.8)
+    found = texture_at_vertices(model, gathered(observer, pictures, colours)[0])
+    shot = observer.stage.shot(observer.posed(slice(1, 2), still(observer)))
+    seen = teeth & (shot.visibility[0] > 0.9)
+    assert int(seen.sum()) > 50
+    ratio = (found / plain)[seen].mean(0)
+    assert least < float(ratio[2] / ratio[:2].max()) < most
 
 
 def test_a_side_that_no_frame_shows_is_the_mirrored_one(model):
