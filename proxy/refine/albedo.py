@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..frames import Frames
@@ -96,14 +97,13 @@ class _Gathered:
         self.inside = part_vertices(model, *INSIDE)[self.corners].all(1)  # [P]
         self.shown = part_vertices(model, "skin", *INSIDE)
         self.dark = interior_light(model)
-        self.total = colours.new_zeros(len(self.triangle), 3)
-        self.trust = colours.new_zeros(len(self.triangle), 1)
-        self.best = torch.zeros_like(self.trust)
+        self.sums = colours.new_zeros(len(self.triangle), 4)  # colour by trust, trust
+        self.best = colours.new_zeros(len(self.triangle), 1)
         self.inner: list[tuple[Tensor, Tensor]] = []
 
     def _at(self, values: Tensor, texels: Tensor | slice) -> Tensor:
         """Vertex values [V, C] at some texels, [N, C]."""
-        return (values[self.corners[texels]] * self.weights[texels][..., None]).sum(1)
+        return F.embedding_bag(self.corners[texels], values, per_sample_weights=self.weights[texels], mode="sum")
 
     def add(self, photo: Tensor, person: Tensor, shot: Shot) -> Tensor:
         """Adds a photo [1, 3, H, W] with the mask [1, 1, H, W] of the person, posed as in `shot`; its mean light [3] on the face."""
@@ -120,13 +120,13 @@ class _Gathered:
         expected, face = self.expected[texels].split([3, 1], 1)
         difference = face * (expected * light - colour).square().sum(1, keepdim=True)
         trust = sight.square() / (1 + difference / self.outlier**2)
-        self.total[texels] += trust * colour / light
-        self.trust[texels] += trust
+        colour = colour / light
+        self.sums.index_add_(0, texels, torch.cat([trust * colour, trust], 1))
         self.best[texels] = torch.maximum(self.best[texels], trust)
         if bool(self.inside.any()):
-            eyes = self.inside[texels]
+            inside = self.inside[texels]
             kept = torch.zeros(len(self.inside), 4).to(photo)
-            kept[texels[eyes]] = torch.cat([colour / light, trust], 1)[eyes]
+            kept[texels[inside]] = torch.cat([colour, trust], 1)[inside]
             self.inner.append(kept[self.inside].split([3, 1], 1))
         return exposure
 
@@ -145,7 +145,8 @@ class _Gathered:
         shading = shade(self._baked_light(pose), normals)
         skin, normal_shading, inside = atlas.pixels(part_vertices(model, "skin").float()[:, None], shading, inside)
         confidence = (self.best * skin).clamp(0, 1)
-        colour = without_light(exposure * self.total / self.trust.clamp(min=1e-6), normal_shading).clamp(0, 1)
+        mean = self.sums[:, :3] / self.sums[:, 3:].clamp(min=1e-6)
+        colour = without_light(exposure * mean, normal_shading).clamp(0, 1)
         if self.inner:
             seen, trust = self._inner()
             seen = without_light(exposure * seen, normal_shading[self.inside])
