@@ -16,7 +16,7 @@ class RefineSettings:
     outlier: float = 0.15  # colour difference at which a vertex counts little: hands, glasses, hair
     strain: float = 0.3  # sigma of the change of a shift along the skin over its distance
     shift: float = 0.004  # sigma of a shift along the skin
-    strain_step: float = 0.1  # sigma of the change of a strain from one frame to the next
+    strain_step: float = 0.03  # sigma of the change of a strain from one frame to the next: small, or noise flickers in the normals
     landmark: float = 0.0002  # sigma of a detected landmark: 0.7 mm, but the colours around it, taken as independent, are not
     landmark_outlier: float = 0.005  # distance at which a landmark counts a quarter: closed eyes, hands, the far side of a profile
     normal_outlier: float = 0.25  # distance of two unit normals at which a vertex counts half: ears, hair, folds the mesh lacks
