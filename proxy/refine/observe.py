@@ -44,6 +44,13 @@ class Observer:
         self.model, self.track = model, track.to(device)
         self.stage = Stage(model, track.camera)
         self.skin = Skin.of(model, model.canonical(self.track.identity[None], torch.zeros_like(self.track.expression[:1]))[0])
+        self.under = torch.zeros_like(self.skin.normals)[None]  # [1, S, 3] displacement that all others come on top of
+
+    def over(self, displacement: Tensor) -> Observer:
+        """The same head, its skin displaced by [1, S, 3] to begin with."""
+        some = copy.copy(self)
+        some.under = self.under + displacement
+        return some
 
     def at(self, frames: Tensor) -> Observer:
         """The same head in some frames [N] of the track."""
@@ -52,8 +59,8 @@ class Observer:
         return some
 
     def posed(self, frames: slice, displacement: Tensor) -> Tensor:
-        """All vertices [t, V, 3] in camera space, the skin displaced by [t or 1, S, 3]."""
-        track = self.track
+        """All vertices [t, V, 3] in camera space, the skin displaced by [t or 1, S, 3] and what is `under` that."""
+        track, displacement = self.track, displacement + self.under
         whole = displacement.new_zeros(len(displacement), self.model.vertex_count, 3)
         whole[:, self.skin.vertices] = displacement
         posed = self.model.forward(track.identity[None], track.expression[frames], track.joints[frames], whole)

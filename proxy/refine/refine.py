@@ -1,8 +1,9 @@
 """HeadProxy of a whole clip: the fitted head displaced to what the frames show, static for identity, dynamic for expression.
 
-Two kinds of evidence. Outside normal maps, if given, become relief (`normal_field`), else the skin's shading does (`shading_field`). The
-frames themselves show how the skin really moves: `register` shifts it along itself until all frames agree on its colours. The mean of a clip's displacements is static, what is
-left is dynamic and of zero mean, so that identity lives in the static field.
+Three layers lie on one another. Where the skin has to be, by its silhouette and outside depth maps (`position_field`). Relief along the
+normals, from outside normal maps (`normal_field`) or else from the skin's shading (`shading_field`). And how the skin moves along itself,
+which the frames show (`register`): it is shifted until all frames agree on its colours. The mean of a clip's displacements is static,
+what is left is dynamic and of zero mean, so that identity lives in the static field.
 """
 
 from __future__ import annotations
@@ -13,21 +14,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..build import best_frame, build_proxy
+from ..build import best_frame, source_proxy
 from ..detail import expression_map, low_rank
 from ..frames import Frames
 from ..head_model import HeadModel
 from ..head_proxy import HeadProxy
 from ..head_track import HeadTrack
-from ..posing import Stage, check_models
 from ..overlay import check_frames
-from ..source_picture import person_mask
-from ..texture import unwrap_albedo
+from ..posing import check_models
 from . import energies
+from .albedo import clip_albedo
 from .normal_field import NormalField
 from .observe import Observer
+from .outside_depth import depth_targets
+from .outside_maps import chunks
 from .outside_normals import camera_normals
-from .register import CHUNK, Registration
+from .person import check_person_mask
+from .position_field import PositionField
+from .register import Registration
 from .settings import RefineSettings
 from .shading_field import ShadingField
 
@@ -62,6 +66,9 @@ def refine_head(
     frame: int | None = None,
     neutral: Tensor | None = None,
     progress: Progress | None = None,
+    depth: Tensor | None = None,
+    depth_convention: str = "auto",
+    mask: Tensor | None = None,
 ) -> Refined:
     """Refines a fitted photo or clip.
 
@@ -72,6 +79,9 @@ def refine_head(
         frame: the frame that is the proxy's source picture (default: `best_frame`).
         neutral: expression [E] of the face at rest (default: all zero).
         progress: told (done, total) in units of frames.
+        depth: IMAGE batch [T or 1, H, W, 1 or 3] of depth from any estimator; see `depth_targets`.
+        depth_convention: "auto", "inverse" (near is white) or "metric" (near is dark).
+        mask: MASK batch [T or 1, H, W] of the person (default: found by segmentation); see `check_person_mask`.
 
     One photo alone tells nothing about shifts: without normals its fields are zero. Frames without a face have no say and no dynamic
     field. Runs on the model's device.
@@ -83,20 +93,35 @@ def refine_head(
         observer = Observer(model, track)
         log: dict[str, list[float]] = {}
         tick = _counter(progress, _passes(settings, track, normals) * len(track))
-        relief = _relief(observer, frames, settings, normals, convention, log, tick)
+        base = None if normals is None and depth is None and mask is None else _fitted(observer, tick)
+        positions = PositionField(observer, settings)
+        if settings.position_frames > 0:
+            if depth is not None:
+                depth = depth_targets(depth, base.distance, base.covered, depth_convention)
+            mask = None if mask is None else check_person_mask(mask, base.head)
+            positions.run(frames, mask, depth, log, tick)
+            observer = observer.over(positions.displacement(slice(None)))
+        relief = _relief(observer, frames, settings, normals, convention, base, log, tick)
         registration = Registration(observer, settings, relief.displacement)
         if int(track.valid.sum()) > 1:
             registration.run(frames, log, tick)
         else:
             registration.look(frames, log, tick)
-        skin = relief.displacement(slice(None)) + registration.offsets(slice(None))
+        skin = observer.under + relief.displacement(slice(None)) + registration.offsets(slice(None))
         fields = _fields(skin, observer, settings)
-        log["static"] = [float(energies.magnitude(fields.static[observer.skin.vertices], registration.face))]
-        log["dynamic"] = [float(energies.magnitude(fields.dynamic[:, observer.skin.vertices], registration.face))]
+        for name in ("static", "dynamic"):
+            log[name] = [float(energies.magnitude(getattr(fields, name)[..., observer.skin.vertices, :], registration.face))]
+        log["zero_mean"] = [float(energies.zero_mean(fields.dynamic[:, observer.skin.vertices], observer.track.valid, registration.face))]
+        log["roughness"] = [float(energies.roughness(observer.skin, fields.static[None, observer.skin.vertices]))]
+        log["temporal"] = [float(energies.temporal(fields.dynamic[:, observer.skin.vertices], registration.face.expand(len(track), -1)))]
         source = best_frame(track) if frame is None else frame
-        proxy = build_proxy(frames.frame(source), track, model, source, neutral, settings.texture_size)
-        proxy = _look(_displaced(proxy, fields, track, settings), fields, frames, observer, source, settings, tick)
-        return Refined(proxy, fields, registration.colours, log)
+        proxy = _displaced(source_proxy(track, model, source, neutral), fields, track, settings)
+
+        def moved(part: slice) -> Tensor:
+            return relief.displacement(part) + registration.offsets(part)
+
+        albedo, confidence = clip_albedo(frames, observer, registration.colours, moved, source, settings, tick)
+        return Refined(dataclasses.replace(proxy, albedo=albedo, albedo_confidence=confidence), fields, registration.colours, log)
 
 
 def solve_dynamic(
@@ -129,6 +154,7 @@ def _relief(
     settings: RefineSettings,
     normals: Tensor | None,
     convention: str,
+    base: _Fitted | None,
     log: dict[str, list[float]],
     tick: Callable[[int], None],
 ) -> NormalField | ShadingField:
@@ -137,8 +163,7 @@ def _relief(
         field = ShadingField(observer, settings)
         field.run(frames, log, tick)
         return field
-    base, covered = _fitted_normals(observer, tick)
-    wanted, weight = camera_normals(normals, base, covered, convention)
+    wanted, weight = camera_normals(normals, base.normals, base.covered, convention)
     field = NormalField(observer, settings)
     field.run(wanted, weight, log, tick)
     return field
@@ -154,7 +179,8 @@ def _check(frames: Frames, track: HeadTrack, model: HeadModel) -> None:
 def _passes(settings: RefineSettings, track: HeadTrack, normals: Tensor | None) -> int:
     """How often every frame is looked at, the texture counted as one."""
     registered = 1 + len(settings.levels) if int(track.valid.sum()) > 1 else 1
-    return registered + 1 + (settings.shading_rounds > 0 if normals is None else 1 + settings.normal_rounds)
+    relief = int(settings.shading_rounds > 0) if normals is None else settings.normal_rounds
+    return registered + relief + (settings.position_frames > 0) + 1
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
@@ -169,19 +195,28 @@ def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
     return tick
 
 
-def _fitted_normals(observer: Observer, tick: Callable[[int], None]) -> tuple[Tensor, Tensor]:
-    """Normals [T, H, W, 3] of the plain fit's skin in camera space, and where it is seen [T, H, W]."""
-    normals, covered = [], []
+@dataclasses.dataclass(frozen=True)
+class _Fitted:
+    """What the plain fit looks like in T frames, to tell the conventions of outside maps by."""
+
+    normals: Tensor  # [T, H, W, 3] camera space, 0 off the skin
+    distance: Tensor  # [T, H, W] metres along the view axis, 0 off the head
+    covered: Tensor  # [T, H, W] bool: skin, in frames with a face
+    head: Tensor  # [T, H, W] bool: the head, in frames with a face
+
+
+def _fitted(observer: Observer, tick: Callable[[int], None]) -> _Fitted:
+    parts = []
     stage, track = observer.stage, observer.track
-    for start in range(0, len(track), CHUNK):
-        part = slice(start, min(start + CHUNK, len(track)))
+    for part in chunks(len(track)):
         shot = stage.shot(observer.posed(part, observer.skin.normals.new_zeros(1, len(observer.skin.vertices), 3)))
-        drawn = torch.nn.functional.normalize(shot.pixels(shot.normals)[0], dim=-1)
+        drawn, away = shot.pixels(shot.normals, -shot.vertices[..., 2:])
+        image = shot.raster.scatter(torch.cat([torch.nn.functional.normalize(drawn, dim=-1), away], -1))
         skin = stage.parts_and_empty[shot.raster.ids.long()] == 0
-        normals.append(shot.raster.scatter(drawn) * skin[..., None])
-        covered.append(skin & track.valid[part, None, None])
+        valid = track.valid[part, None, None]
+        parts.append((image[..., :3] * skin[..., None], image[..., 3], skin & valid, shot.raster.mask & valid))
         tick(len(skin))
-    return torch.cat(normals), torch.cat(covered)
+    return _Fitted(*(torch.cat(values) for values in zip(*parts)))
 
 
 def _fields(skin: Tensor, observer: Observer, settings: RefineSettings) -> Fields:
@@ -207,32 +242,3 @@ def _displaced(proxy: HeadProxy, fields: Fields, track: HeadTrack, settings: Ref
         detail_by_expression=by_expression,
         detail_kept=kept,
     )
-
-
-def _look(
-    proxy: HeadProxy,
-    fields: Fields,
-    frames: Frames,
-    observer: Observer,
-    source: int,
-    settings: RefineSettings,
-    tick: Callable[[int], None],
-) -> HeadProxy:
-    """The proxy with an albedo from several frames: each unwrapped from the displaced head, weighed by how well it is seen."""
-    track = observer.track
-    valid = track.valid.nonzero()[:, 0]
-    spread = torch.linspace(0, len(valid) - 1, min(settings.texture_frames, len(valid))).round().long()
-    chosen = sorted({source, *valid[spread].tolist()})
-    stage = Stage(observer.model, track.camera)
-    total = weight = 0.0
-    best = torch.zeros_like(proxy.albedo_confidence)
-    for step, index in enumerate(chosen, 1):
-        photo = frames.frame(index).to(proxy.albedo)
-        displacement = fields.static + fields.dynamic[index]
-        shot = stage.shot(observer.posed(slice(index, index + 1), displacement[None, observer.skin.vertices]))
-        albedo, confidence = unwrap_albedo(photo[None], person_mask(photo)[None], shot, settings.texture_size)
-        share = confidence + 1e-3 * (index == source)  # what no frame saw looks as the source's unwrapping fills it
-        total, weight = total + share * albedo, weight + share
-        best = torch.maximum(best, confidence)
-        tick(step * len(track) // len(chosen) - (step - 1) * len(track) // len(chosen))
-    return dataclasses.replace(proxy, albedo=total / weight.clamp(min=1e-6), albedo_confidence=best)

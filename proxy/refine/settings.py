@@ -33,8 +33,14 @@ class RefineSettings:
     asymmetry: float = 0.001  # sigma of its difference between the two sides of the face
     albedo_change: float = 0.05  # sigma of the logarithm of plain skin's albedo
     albedo_length: float = 0.03  # how far it is alike: what changes over a shorter way is shading
+    position_frames: int = 8  # frames whose silhouette and depth are looked at, spread over the clip
+    position_independent: float = 4.0  # as many frames' errors are independent
+    outline_noise: float = 0.004  # sigma of where a silhouette's edge lies, metres across the view: half a pixel of the segmentation
+    depth_noise: float = 0.006  # sigma of an estimator's depth after scale and shift, metres
+    position: float = 0.003  # sigma of the head's offset from the fit
+    position_length: float = 0.015  # how far it is alike; finer shape is left to normals and shading
     detail: float = 1.0  # strength of the dynamic field
-    texture_frames: int = 6  # frames whose colours make the albedo
+    texture_frames: int = 12  # frames whose colours make the albedo
     texture_size: int = 1024  # texels on each side
     ridge: float = 1e-3  # of the regression of detail on expression; an expression is half believed at RMS ridge^(1/4)
 
@@ -46,8 +52,9 @@ class RefineSettings:
         if not 0 <= detail < float("inf"):
             raise ValueError(f"the strength of the detail is {detail}; give a number of at least 0")
         if quality == "draft":
-            return RefineSettings(levels=(4.0, 1.5), normal_rounds=2, shading_rounds=2, shading_frames=8, texture_frames=2, detail=detail)
+            few = {"normal_rounds": 2, "shading_rounds": 2, "shading_frames": 8, "position_frames": 4, "texture_frames": 4}
+            return RefineSettings(levels=(4.0, 1.5), **few, detail=detail)
         if quality == "fine":
             levels = (4.0, 2.0, 1.0, 1.0, 0.5, 0.5)
-            return RefineSettings(levels=levels, normal_rounds=6, shading_rounds=6, texture_frames=12, texture_size=2048, detail=detail)
+            return RefineSettings(levels=levels, normal_rounds=6, shading_rounds=5, texture_frames=24, texture_size=2048, detail=detail)
         return RefineSettings(detail=detail)

@@ -26,7 +26,7 @@ from .observe import Observer, View
 from .positions import mirror_pairs
 from .register import gaussian
 from .settings import RefineSettings
-from .surface import factor
+from .surface import factor, field_precision, mirror_precision
 
 GAMMA = 2.2  # of the pictures: shading is linear in light, pixels are not
 BLUR = 0.5  # pixels: takes out the pixel grid
@@ -114,20 +114,11 @@ class ShadingField:
     def _prior(self) -> sparse.spmatrix:
         """Precision [2 S, 2 S] of relief and log albedo: two Gaussian fields on the skin, the relief nearly alike on both sides."""
         skin, settings = self.observer.skin, self.settings
-        mass, stiffness = sparse.diags(skin.mass()), skin.stiffness(torch.ones_like(skin.area))
-        bending = stiffness @ sparse.diags(1 / skin.mass()) @ stiffness
-
-        def field(sigma: float, length: float) -> sparse.spmatrix:
-            """Precision of a Matern field (Lindgren, Rue and Lindstrom, JRSS B 2011, with alpha = 2)."""
-            return (mass + 2 * length**2 * stiffness + length**4 * bending) / (4 * np.pi * (sigma * length) ** 2)
-
-        pairs = mirror_pairs(self.observer.model, skin.vertices).cpu().numpy()
-        count = len(pairs)
-        uneven = sparse.identity(count) - sparse.csr_matrix((np.ones(count), (np.arange(count), pairs)), (count, count))
         length = settings.relief_length
-        symmetry = uneven.T @ mass @ uneven / (4 * np.pi * (settings.asymmetry * length) ** 2)
-        relief = field(settings.relief, length) + symmetry
-        return sparse.block_diag([relief, field(settings.albedo_change, settings.albedo_length)]).tocsc()
+        uneven = skin.mass() / (4 * np.pi * (settings.asymmetry * length) ** 2)
+        symmetry = mirror_precision(skin, mirror_pairs(self.observer.model, skin.vertices), uneven)
+        relief = field_precision(skin, settings.relief, length) + symmetry
+        return sparse.block_diag([relief, field_precision(skin, settings.albedo_change, settings.albedo_length)]).tocsc()
 
 
 def shared_light(found: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor) -> Tensor:

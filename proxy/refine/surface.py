@@ -66,6 +66,24 @@ class Skin:
         return np.bincount(self.faces.flatten().cpu().numpy(), np.repeat(self.area.double().cpu().numpy() / 3, 3), len(self.vertices))
 
 
+def field_precision(skin: Skin, sigma: float, length: float) -> sparse.spmatrix:
+    """Precision [S, S] of a random field of standard deviation `sigma` on the skin, alike over `length` metres.
+
+    A Matern field with alpha = 2 (Lindgren, Rue and Lindstrom, An Explicit Link between Gaussian Fields and Gaussian Markov Random
+    Fields, JRSS B 2011); what is stiffer than its bending has wavelengths below 2 pi length.
+    """
+    mass, stiffness = skin.mass(), skin.stiffness(torch.ones_like(skin.area))
+    bending = stiffness @ sparse.diags(1 / mass) @ stiffness
+    return (sparse.diags(mass) + 2 * length**2 * stiffness + length**4 * bending) / (4 * np.pi * (sigma * length) ** 2)
+
+
+def mirror_precision(skin: Skin, pairs: Tensor, weight: np.ndarray) -> sparse.spmatrix:
+    """Precision [S, S] of sum_v weight_v (d_v - d_pairs(v))^2 with the vertices `pairs` [S] on the other side."""
+    count = len(pairs)
+    uneven = sparse.identity(count) - sparse.csr_matrix((np.ones(count), (np.arange(count), pairs.cpu().numpy())), (count, count))
+    return uneven.T @ sparse.diags(weight) @ uneven
+
+
 def factor(system: sparse.spmatrix) -> scipy.sparse.linalg.SuperLU:
     """Factors a symmetric positive definite matrix, so that it can be solved for many right sides."""
     return scipy.sparse.linalg.splu(

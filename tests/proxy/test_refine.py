@@ -16,7 +16,7 @@ from expportrait.proxy.refine.surface import Integrator, Skin
 
 SIDE, FRAMES = 160, 4
 # The painted spots are no skin that changes slowly: relief from shading has tests of its own.
-FAST = RefineSettings(levels=(2.0, 1.0), normal_rounds=3, shading_rounds=0, texture_frames=1, texture_size=64)
+FAST = RefineSettings(levels=(2.0, 1.0), normal_rounds=3, shading_rounds=0, position_frames=0, texture_frames=1, texture_size=64)
 
 
 @dataclasses.dataclass
@@ -148,12 +148,12 @@ def test_progress_counts_up_to_its_total(model, scene):
 
 def test_bad_input_is_told_in_one_sentence(model, scene):
     short = Frames.from_images(scene.frames.frame(0).permute(1, 2, 0)[None])
-    with pytest.raises(ValueError, match="1 pictures, but the track has 4 frames"):
+    with pytest.raises(ValueError, match="the track has 4 frames of 160 x 160, the images 1 of"):
         refine_head(short, scene.track, model, FAST)
     with pytest.raises(ValueError, match="no frame of the track has a face"):
         refine_head(scene.frames, dataclasses.replace(scene.track, valid=torch.zeros(FRAMES, dtype=torch.bool)), model, FAST)
     large = Frames.from_images(torch.zeros(FRAMES, SIDE, SIDE + 2, 3))
-    with pytest.raises(ValueError, match="162 x 160 pixels, but the track was fitted to 160 x 160"):
+    with pytest.raises(ValueError, match="160 x 160, the images 4 of 162 x 160"):
         refine_head(large, scene.track, model, FAST)
     with pytest.raises(ValueError, match="no quality 'best'"):
         RefineSettings.of("best")

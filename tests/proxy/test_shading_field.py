@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from expportrait.proxy.frames import Frames
 from expportrait.proxy.head_model import load_head_model
 from expportrait.proxy.lighting import sh_basis, sh_slopes
