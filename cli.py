@@ -86,6 +86,11 @@ def _build(path: str, track: HeadTrack, model: HeadModel, frame: int | None) -> 
         return source, build_proxy(source, track, model, frame, rest_of(track, model).expression, progress=progress)
 
 
+def _maps(path: str | None) -> Tensor | None:
+    """IMAGE batch [T, H, W, 3] of a picture or clip of maps."""
+    return None if path is None else torch.cat(list(Frames.open(path).chunks())).permute(0, 2, 3, 1)
+
+
 def _source_frame(path: str, track: HeadTrack, frame: int | None) -> int:
     frame = best_frame(track) if frame is None else frame
     if not 0 <= frame < len(track):
@@ -96,11 +101,15 @@ def _source_frame(path: str, track: HeadTrack, frame: int | None) -> int:
 def _refine(path: str, track: HeadTrack, model: HeadModel, options: argparse.Namespace) -> HeadProxy:
     frames = Frames.open(path)
     frame = _source_frame(path, track, options.frame)
-    normals = torch.cat(list(Frames.open(options.normals).chunks())).permute(0, 2, 3, 1) if options.normals else None
+    normals, depth = _maps(options.normals), _maps(options.depth)
+    mask = _maps(options.mask).mean(-1) if options.mask else None
     neutral = rest_of(track, model).expression
     settings = RefineSettings.of(options.refine)
     with _bar("refine") as progress:
-        return refine_head(frames, track, model, settings, normals, frame=frame, neutral=neutral, progress=progress).proxy
+        refined = refine_head(
+            frames, track, model, settings, normals, frame=frame, neutral=neutral, progress=progress, depth=depth, mask=mask
+        )
+    return refined.proxy
 
 
 def _driver(name: str, model: HeadModel, options: argparse.Namespace) -> tuple[HeadTrack | HeadMotion, Rest | None]:
@@ -151,8 +160,9 @@ def _run_fit(options: argparse.Namespace) -> None:
 
 
 def _run_build(options: argparse.Namespace) -> None:
-    if options.normals and not options.refine:
-        raise ValueError("normal maps serve the refinement only; add --refine standard, or leave --normals out")
+    for name in ("normals", "depth", "mask"):
+        if getattr(options, name) and not options.refine:
+            raise ValueError(f"{name} maps serve the refinement only; add --refine standard, or leave --{name} out")
     model = _model(options)
     if options.track:
         track = HeadTrack.load(options.track, model.model_id).to(options.device)
@@ -294,6 +304,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--frame", type=int, help="frame that gives the looks (default: the best one)")
     build.add_argument("--refine", choices=QUALITIES, help="displace the head to what the frames show, at this quality")
     build.add_argument("--normals", metavar="FILE_OR_CLIP", help="camera-space normal maps of the frames, for --refine")
+    build.add_argument("--depth", metavar="FILE_OR_CLIP", help="depth maps of the frames, for --refine")
+    build.add_argument("--mask", metavar="FILE_OR_CLIP", help="white where the person is, for --refine")
 
     driver_help = "clip, track or motion file, or " + ", ".join(PRESET + name for name in preset_names())
     transfer = command("transfer", _run_transfer, "Move a driver's expression and pose onto a proxy.", fitting, moving)

@@ -14,6 +14,7 @@ from .runtime import compute_device, node_progress, result_device
 from .types import CATEGORY, HEAD_PROXY, BuiltProxy, FittedTrack
 
 CONVENTIONS = ["auto", "opengl", "directx"]
+DEPTH_CONVENTIONS = ["auto", "inverse", "metric"]
 
 
 class RefineHead(io.ComfyNode):
@@ -31,7 +32,7 @@ class RefineHead(io.ComfyNode):
                     "normals",
                     optional=True,
                     tooltip="Camera-space normal maps of the same pictures by any estimator, one for each frame or a single one. "
-                    "A photo needs them; a clip gets more relief by them.",
+                    "They give more relief than the skin's shading, which is used without them.",
                 ),
                 io.Combo.Input(
                     "quality",
@@ -56,6 +57,24 @@ class RefineHead(io.ComfyNode):
                     tooltip="Which way green points in the normal maps: up (opengl) or down (directx). auto finds out by the fit.",
                 ),
                 frame_input(),
+                io.Image.Input(
+                    "depth",
+                    optional=True,
+                    tooltip="Depth maps of the same pictures by any estimator, grey, one for each frame or a single one.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Mask of the person, for the head's outline. Without it the person is found in the pictures.",
+                ),
+                io.Combo.Input(
+                    "depth_convention",
+                    options=DEPTH_CONVENTIONS,
+                    default=DEPTH_CONVENTIONS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="Whether near is white (inverse) or dark (metric) in the depth maps. auto finds out by the fit.",
+                ),
             ],
             outputs=[
                 HEAD_PROXY.Output(display_name="head_proxy", tooltip="The person, for Transfer Expression and rendering."),
@@ -77,6 +96,9 @@ class RefineHead(io.ComfyNode):
         normals: Tensor | None = None,
         normal_convention: str = CONVENTIONS[0],
         frame: int = -1,
+        depth: Tensor | None = None,
+        mask: Tensor | None = None,
+        depth_convention: str = DEPTH_CONVENTIONS[0],
     ) -> io.NodeOutput:
         device = compute_device()
         track, model = head_track.track.to(device), head_track.model.to(device)
@@ -92,6 +114,9 @@ class RefineHead(io.ComfyNode):
             frame,
             rest_of(track, model).expression,
             node_progress(),
+            depth,
+            depth_convention,
+            mask,
         )
         image = frames.frame(frame).permute(1, 2, 0)[None].to(result_device())
         sheet = refine_sheet(frames, track, model, refined).permute(1, 2, 0)[None].to(result_device())

@@ -9,6 +9,7 @@ from expportrait.cli import PORTRAIT, main
 from expportrait.proxy.frames import Frames, VideoWriter
 from expportrait.proxy.head_proxy import HeadProxy
 from expportrait.proxy.head_track import HeadTrack
+from expportrait.proxy.landmark_points import table_of
 from expportrait.proxy.posing import Stage, camera_space
 from expportrait.transfer.motion import HeadMotion
 
@@ -69,6 +70,8 @@ def clip(model, tmp_path_factory):
     """A clip of four frames of a painted head that turns, its track, and a clip of its displaced self's normals."""
     folder = tmp_path_factory.mktemp("clip")
     track = make_track(model, 160, 160, (0.0, 0.1, 0.2, 0.3))
+    landmarks = track.camera.project(table_of(model).points(camera_space(model, track.identity, track), model.faces))
+    track = dataclasses.replace(track, landmarks=landmarks, landmarks_fit=landmarks)
     track.save(folder / "track.safetensors")
     shots = [dataclasses.replace(track, joints=track.joints[i : i + 1]) for i in range(4)]
     with VideoWriter(folder / "clip.mp4", 25) as writer:

@@ -33,6 +33,8 @@ BLUR = 0.5  # pixels: takes out the pixel grid
 PATCH = 0.01  # metres: within such a patch the errors of the brightness are alike, of the fit's pose for instance
 INDEPENDENT = 6  # as many frames' errors are independent, however many there are
 DARKEST = 0.1  # of the mean shading: what is darker is a cast shadow or outside of what nine coefficients can tell
+CONTRAST = (0.09, 0.14)  # RMS of the shading about its mean that says nothing, as an albedo does as much .. that is surely light
+LEAST_LIT = 0.05  # share of a relief's sigma that is left where it is flat
 LIGHT_STEPS, LIGHT_RIDGE = 4, 1e-3
 
 
@@ -63,22 +65,26 @@ class ShadingField:
         observer, seen = self.observer.at(chosen), None
         # Off the face nothing is known of skin and light: there the relief ends at 0.
         face = (self.observer.model.regions["face"][self.observer.skin.vertices] > 0).nonzero()[:, 0].cpu().numpy()
-        face = np.concatenate([face, face + len(self.static)])
-        prior = self._prior()[face][:, face]
+        both = np.concatenate([face, face + len(self.static)])
+        priors = [prior[face][:, face] for prior in self._priors()]
         for number in range(self.settings.shading_rounds):
             view = observer.view(slice(0, len(chosen)), self.displacement(slice(None)), seen)
             seen = view.seen
-            system, right, error = self._system(view, view.sample(brightness)[..., 0], number == 0)
+            system, right, error, lit = self._system(view, view.sample(brightness)[..., 0], number == 0)
             log.setdefault("shading", []).append(error)
+            prior = sparse.block_diag([priors[0] / lit**2, priors[1]]).tocsc()
             present = np.concatenate([self.static.double().cpu().numpy(), np.zeros(len(self.static))])
             found = np.zeros_like(present)
-            found[face] = factor(system[face][:, face] + prior).solve(right[face] - prior @ present[face])
+            found[both] = factor(system[both][:, both] + prior).solve(right[both] - prior @ present[both])
             change, self.albedo = torch.from_numpy(found).to(self.static).tensor_split(2)
             self.static = self.static + change
             tick(len(observer.track) if number == 0 else 0)
 
-    def _system(self, view: View, found: Tensor, first: bool) -> tuple[sparse.spmatrix, np.ndarray, float]:
-        """Normal equations of brightness [t, S] in (change of the relief, log albedo), and the RMS error before, of its mean."""
+    def _system(self, view: View, found: Tensor, first: bool) -> tuple[sparse.spmatrix, np.ndarray, float, float]:
+        """Normal equations of brightness [t, S] in (change of the relief, log albedo).
+
+        And the RMS error before, as a share of the mean brightness, and how surely there is shading at all, LEAST_LIT..1.
+        """
         skin, settings = self.observer.skin, self.settings
         weight = view.seen.square() * self._plain * view.valid[:, None]
         # A nose differs most from the fitted one, and would bend the light.
@@ -89,6 +95,8 @@ class ShadingField:
         shading = torch.maximum(sh_basis(view.normals) @ light, DARKEST * mean) / mean  # [t, S]
         expected = albedo * shading
         difference = found / mean - expected
+        contrast = energies.weighted_mean((shading - energies.weighted_mean(shading, sure)).square(), sure).sqrt()
+        lit = ((contrast - CONTRAST[0]) / (CONTRAST[1] - CONTRAST[0])).clamp(LEAST_LIT, 1)
         robust = weight / (1 + (difference / settings.shading_outlier).square())
         slopes = (sh_slopes(view.normals).mT @ light) * (albedo / mean)[:, None]  # [t, S, 3] by the normal, camera space
         slopes = slopes - (slopes * view.normals).sum(-1, keepdim=True) * view.normals
@@ -109,16 +117,16 @@ class ShadingField:
         system = sparse.coo_matrix((local.ravel(), places), (size, size)).tocsc()
         right = (weighed * target).sum(0).double().cpu().numpy()
         error = energies.weighted_mean(difference.square(), sure).sqrt()
-        return system, np.bincount(corners.ravel(), right.ravel(), size), float(error)
+        return system, np.bincount(corners.ravel(), right.ravel(), size), float(error), float(lit)
 
-    def _prior(self) -> sparse.spmatrix:
-        """Precision [2 S, 2 S] of relief and log albedo: two Gaussian fields on the skin, the relief nearly alike on both sides."""
+    def _priors(self) -> tuple[sparse.spmatrix, sparse.spmatrix]:
+        """Precisions [S, S] of relief and log albedo: two random fields on the skin, the relief nearly alike on both sides."""
         skin, settings = self.observer.skin, self.settings
         length = settings.relief_length
         uneven = skin.mass() / (4 * np.pi * (settings.asymmetry * length) ** 2)
         symmetry = mirror_precision(skin, mirror_pairs(self.observer.model, skin.vertices), uneven)
-        relief = field_precision(skin, settings.relief, length) + symmetry
-        return sparse.block_diag([relief, field_precision(skin, settings.albedo_change, settings.albedo_length)]).tocsc()
+        relief = (field_precision(skin, settings.relief, length) + symmetry).tocsc()
+        return relief, field_precision(skin, settings.albedo_change, settings.albedo_length).tocsc()
 
 
 def shared_light(found: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ import torch
 from expportrait.proxy.frames import Frames
 from expportrait.proxy.head_model import load_head_model
 from expportrait.proxy.lighting import sh_basis, sh_slopes
-from expportrait.proxy.posing import Stage
+from expportrait.proxy.posing import Stage, camera_space
 from expportrait.proxy.refine import RefineSettings
 from expportrait.proxy.refine.observe import Observer
 from expportrait.proxy.refine.shading_field import GAMMA, ShadingField, shared_light
 from expportrait.proxy.render_interior import dense_template
 
 sys.path.insert(0, str(Path(__file__).parent))
-from painted_head import make_track  # noqa: E402
+from painted_head import make_track, skin_paint  # noqa: E402
 
 SIDE = 224
 YAWS = (-0.3, 0.0, 0.3)
@@ -101,6 +101,15 @@ def test_hills_rise_where_they_are(model, yaws, share, risen):
 def test_a_head_without_relief_stays_nearly_as_it_is(model):
     whole, _, _ = found(model, *filmed(model, torch.zeros(model.vertex_count)))
     assert tilt(model, whole) < 0.35 * tilt(model, hills(model))
+
+
+def test_unlit_paint_is_no_relief(model):
+    frames, track = filmed(model, hills(model))
+    posed = camera_space(model, track.identity, track)
+    shot = Stage(model, track.camera).shot(posed)
+    (paint,) = shot.pixels(skin_paint(model)[None].expand(len(track), -1, -1))
+    whole, _, _ = found(model, Frames.from_images(shot.raster.scatter(paint, 0.2)), track)
+    assert tilt(model, whole) < 1.0
 
 
 def test_relief_ends_at_the_face(model):
