@@ -34,6 +34,7 @@ PATCH = 0.01  # metres: within such a patch the errors of the brightness are ali
 INDEPENDENT = 6  # as many frames' errors are independent, however many there are
 DARKEST = 0.1  # of the mean shading: what is darker is a cast shadow or outside of what nine coefficients can tell
 CONTRAST = (0.09, 0.14)  # RMS of the shading about its mean that says nothing, as an albedo does as much .. that is surely light
+OVERHANG = (0.1, 0.4)  # downward part of a normal: surely free .. surely an overhang, as under the nose, where shadows are cast
 LEAST_LIT = 0.05  # share of a relief's sigma that is left where it is flat
 LIGHT_STEPS, LIGHT_RIDGE = 4, 1e-3
 
@@ -46,7 +47,8 @@ class ShadingField:
         skin, model = observer.skin, observer.model
         self.static = skin.normals.new_zeros(len(skin.vertices))
         self.albedo = torch.zeros_like(self.static)
-        self._plain = face_skin(model)[skin.vertices]
+        overhang = ((-skin.normals[:, 1] - OVERHANG[0]) / (OVERHANG[1] - OVERHANG[0])).clamp(0, 1)
+        self._plain = face_skin(model)[skin.vertices] * (1 - overhang)
         self._nose = model.regions["nose"][skin.vertices]
         mass = torch.from_numpy(skin.mass()).to(self.static)
         self._area = mass / mass.mean()
