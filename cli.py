@@ -26,6 +26,7 @@ from .proxy.landmarks import load_landmarker
 from .proxy.overlay import render_overlay
 from .proxy.preview import render_preview
 from .proxy.refine import QUALITIES, RefineSettings, refine_head
+from .proxy.refine.sheet import refine_sheet
 from .proxy.render import MAPS, render_maps
 from .proxy.sheet import contact_sheet
 from .transfer.motion import FORMAT as MOTION_FORMAT
@@ -109,6 +110,8 @@ def _refine(path: str, track: HeadTrack, model: HeadModel, options: argparse.Nam
         refined = refine_head(
             frames, track, model, settings, normals, frame=frame, neutral=neutral, progress=progress, depth=depth, mask=mask
         )
+    if options.sheet:
+        write_image(options.sheet, refine_sheet(frames, track, model, refined).permute(1, 2, 0))
     return refined.proxy
 
 
@@ -160,9 +163,9 @@ def _run_fit(options: argparse.Namespace) -> None:
 
 
 def _run_build(options: argparse.Namespace) -> None:
-    for name in ("normals", "depth", "mask"):
+    for name in ("normals", "depth", "mask", "sheet"):
         if getattr(options, name) and not options.refine:
-            raise ValueError(f"{name} maps serve the refinement only; add --refine standard, or leave --{name} out")
+            raise ValueError(f"--{name} serves the refinement only; add --refine standard, or leave it out")
     model = _model(options)
     if options.track:
         track = HeadTrack.load(options.track, model.model_id).to(options.device)
@@ -304,6 +307,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--frame", type=int, help="frame that gives the looks (default: the best one)")
     build.add_argument("--refine", choices=QUALITIES, help="displace the head to what the frames show, at this quality")
     build.add_argument("--normals", metavar="FILE_OR_CLIP", help="camera-space normal maps of the frames, for --refine")
+    build.add_argument("--sheet", metavar="PICTURE", help="picture of what was found, for --refine")
     build.add_argument("--depth", metavar="FILE_OR_CLIP", help="depth maps of the frames, for --refine")
     build.add_argument("--mask", metavar="FILE_OR_CLIP", help="white where the person is, for --refine")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from expportrait.cli import PORTRAIT, main
-from expportrait.proxy.frames import Frames, VideoWriter
+from expportrait.proxy.frames import Frames, VideoWriter, read_image
 from expportrait.proxy.head_proxy import HeadProxy
 from expportrait.proxy.head_track import HeadTrack
 from expportrait.proxy.landmark_points import table_of
@@ -87,7 +87,7 @@ def clip(model, tmp_path_factory):
 def test_build_refines_only_when_asked(clip, model):
     build = ["build", str(clip / "clip.mp4"), "--track", str(clip / "track.safetensors"), "--frame", "1", "--out"]
     relief = {}
-    for name, extra in (("alone", []), ("normals", ["--normals", str(clip / "normals.mp4")])):
+    for name, extra in (("alone", []), ("normals", ["--normals", str(clip / "normals.mp4"), "--sheet", str(clip / "sheet.png")])):
         assert main([*build, str(clip / name), "--refine", "draft", *extra]) == 0
         proxy = HeadProxy.load(clip / name, model.model_id)
         assert proxy.detail.shape[0] == 4 and proxy.detail_by_expression.shape[0] == len(model.expression_names)
@@ -95,6 +95,7 @@ def test_build_refines_only_when_asked(clip, model):
         outward = model.vertex_normals(model.canonical(proxy.identity[None], proxy.neutral[None]))[0]
         relief[name] = (proxy.displacement * outward).sum(-1).abs().mean()
     assert relief["normals"] > 1e-4 and relief["normals"] > 3 * relief["alone"]
+    assert read_image(clip / "sheet.png").shape[1] > 5 * 160
     plain = HeadProxy.load(clip / "plain")
     assert plain.displacement is plain.detail_basis is plain.detail is None
 

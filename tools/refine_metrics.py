@@ -165,10 +165,11 @@ def psnr(image: Tensor, photo: Tensor) -> float:
 
 
 def correlation(first: Tensor, second: Tensor, weight: Tensor) -> float:
-    """Weighted Pearson correlation of fields [V], means removed; weight [V]."""
-    share = weight / weight.sum()
+    """Weighted Pearson correlation of fields [V], means removed; weight [V]. 0 if one of them does not vary."""
+    share, first, second = (weight / weight.sum()).double(), first.double(), second.double()
     first, second = first - (share * first).sum(), second - (share * second).sum()
-    return float((share * first * second).sum() / ((share * first**2).sum() * (share * second**2).sum()).sqrt())
+    spread = ((share * first**2).sum() * (share * second**2).sum()).sqrt()
+    return float((share * first * second).sum() / spread) if spread > 1e-15 else 0.0
 
 
 def vertex_areas(vertices: Tensor, faces: Tensor) -> Tensor:

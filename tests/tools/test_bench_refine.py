@@ -154,6 +154,7 @@ def test_psnr_correlation_and_areas(generator):
     assert correlation(field, 3 * field + 2, weight) == pytest.approx(1, abs=1e-5)
     assert correlation(field, -field, weight) == pytest.approx(-1, abs=1e-5)
     assert abs(correlation(field, torch.randn(500, generator=generator), weight)) < 0.2
+    assert correlation(field, torch.zeros_like(field), weight) == 0
     square = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [5, 5, 5]])
     assert vertex_areas(square, torch.tensor([[0, 1, 2], [0, 2, 3]])).tolist() == pytest.approx([1 / 3, 1 / 6, 1 / 3, 1 / 6, 0])
 
