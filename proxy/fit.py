@@ -126,10 +126,10 @@ class _Fit:
         still = still_weight(self.every, self.model.expression_bounds, settings.expression)
         placed = place(self.every.template.sum(1), self.detected, still, self.camera)
         root = torso(placed.rotation, self.weight.mean(1), settings)
-        problem = self._problem(root, self.points, with_shared=False)
+        problem = self._problem(root, with_shared=False)
         start = self._start(problem, placed)
         evidence = self._evidence(placed, problem.head_turn(start))
-        shape_problem = self._problem(root, self.points, with_shared=True)
+        shape_problem = self._problem(root, with_shared=True)
         # A few frames bring the shape near its place at a third of the cost, all key frames settle it.
         stages = [(settings.keyframes, settings.tolerance)]
         if len(self.frames) > settings.keyframes // 3 > 0:
@@ -143,9 +143,9 @@ class _Fit:
             progress(total, total)
         return self._track(problem, solved)
 
-    def _problem(self, root: Tensor, points: LandmarkPoints, with_shared: bool) -> Problem:
+    def _problem(self, root: Tensor, with_shared: bool) -> Problem:
         settings = dataclasses.replace(self.settings, focal=1e-4) if self.fixed_focal else self.settings
-        return Problem(self.model, points, settings, root, self.camera, with_shared)
+        return Problem(self.model, self.points, settings, root, self.camera, with_shared)
 
     def _start(self, problem: Problem, placed: Placement) -> Variables:
         joints = start_joints(placed.rotation, problem.root)

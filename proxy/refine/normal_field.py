@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import energies
 from .observe import Observer, View
-from .register import CHUNK
+from .outside_maps import chunks
 from .settings import RefineSettings
 from .surface import Integrator
 
@@ -41,8 +41,7 @@ class NormalField:
         solvers: tuple[Integrator, Integrator] | None = None
         for _ in range(self.settings.normal_rounds):
             changes, weights, sights, angles = [], [], [], []
-            for start in range(0, len(normals), CHUNK):
-                part = slice(start, min(start + CHUNK, len(normals)))
+            for part in chunks(len(normals)):
                 view = self.observer.view(part, self.displacement(part), None if seen is None else seen[part])
                 change, trust, angle = self._change(view, normals[part], weight[part])
                 changes.append(skin.at_faces(change * trust[..., None]))

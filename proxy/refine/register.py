@@ -29,12 +29,12 @@ from ..lighting import fit_light, shade
 from ..warp2d import sample_pixels
 from . import energies
 from .observe import Observer, View
+from .outside_maps import CHUNK, chunks
 from .settings import RefineSettings
 from .surface import Skin, factor
 
 STEPS, TOLERANCE = 12, 1e-3  # of the conjugate gradients
 MEAN_STEPS = 60  # of those for the landmarks alone, which the preconditioner suits less
-CHUNK = 8  # frames at once
 LIGHT_STEPS = 3
 MIN_ALBEDO = 0.02  # that is lit
 
@@ -272,8 +272,7 @@ class Registration:
         """
         total, track, skin = None, self.observer.track, self.observer.skin
         count = int(track.valid.sum())
-        for start in range(0, len(track), CHUNK):
-            part = slice(start, min(start + CHUNK, len(track)))
+        for part in chunks(len(track)):
             view = self.observer.view(part, self.displacement(part), self.face)  # what is hidden does not matter here
             pins = self._landmarks.pins(part, view.points, view.turns, self.tangents)
             sums = pins.blocks.sum(0, keepdim=True) / count, pins.right.sum(0, keepdim=True) / count
