@@ -28,16 +28,16 @@ def sh_slopes(normals: Tensor) -> Tensor:
 
 
 def fit_light(colour: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor, steps: int = 4, ridge: float = 0.02) -> Tensor:
-    """Light [..., 9, 3] with colour [..., P, 3] ~ albedo [... or none, P, 3] * shade(light, normals [..., P, 3]), weighted by [..., P].
+    """Light [..., 9, C]: colour [..., P, C] ~ albedo [... or none, P, C] * shade(light, normals [..., P, 3]), weighted by [..., P].
 
-    Leading dimensions are separate lights. Robust least squares (reweighted by a Cauchy loss). The ridge pulls all but the
-    constant term to zero, so that a face seen from one side does not light its other side wildly.
+    Channels are fitted one by one; leading dimensions are separate lights. Robust least squares (reweighted by a Cauchy loss). The
+    ridge pulls all but the constant term to zero, so that a face seen from one side does not light its other side wildly.
     """
     basis = sh_basis(normals)  # [..., P, 9]
-    light = colour.new_zeros(*colour.shape[:-2], 9, 3)
+    light = colour.new_zeros(*colour.shape[:-2], 9, colour.shape[-1])
     penalty = colour.new_full((9,), ridge)
     penalty[0] = 1e-6
-    for channel in range(3):
+    for channel in range(colour.shape[-1]):
         rows, target = basis * albedo[..., channel, None], colour[..., channel]
         robust = weight
         for step in range(steps):

@@ -213,8 +213,11 @@ class _Gathered:
         """Texels [P, 3] of the other side of the head at their own places, with their confidence [P, 1]."""
         model, atlas = self.model, self.atlas
         mirror, rest = mirror_vertices(model), dense_template(model)
-        uv = rest.new_zeros(model.vertex_count, 2)
-        uv[model.faces.flatten()] = model.uv[model.uv_faces.flatten()]
+        # Of several places at a cut the first: assigning by index would leave it to the threads.
+        corners = model.faces.flatten()
+        order = torch.arange(len(corners), device=corners.device)
+        first = order.new_zeros(model.vertex_count).scatter_reduce(0, corners, order, "amin", include_self=False)
+        uv = model.uv[model.uv_faces.flatten()[first]]
         side = atlas.raster.ids.shape[-1]
         pixel, wanted = atlas.pixels(uv[mirror] * uv.new_tensor([side, -side]) + uv.new_tensor([0, side]), rest[mirror])
         (place,) = atlas.pixels(rest)

@@ -83,17 +83,18 @@ def refine_head(
         depth_convention: "auto", "inverse" (near is white) or "metric" (near is dark).
         mask: MASK batch [T or 1, H, W] of the person (default: found by segmentation); see `check_person_mask`.
 
-    One photo alone tells nothing about shifts: without normals its fields are zero. Frames without a face have no say and no dynamic
-    field. Runs on the model's device.
+    One photo alone tells nothing about shifts: its dynamic field is zero, its static one comes from silhouette, shading or maps, and
+    symmetry. Frames without a face have no say and no dynamic field. Runs on the model's device.
 
-    Raises ValueError if frames and track differ in number or size, no frame has a face, or the normals do not fit.
+    Raises ValueError if frames and track differ in number or size, no frame has a face, or normals, depth or mask do not fit.
     """
     with torch.inference_mode(False), torch.no_grad():
         _check(frames, track, model)
         observer = Observer(model, track)
         log: dict[str, list[float]] = {}
-        tick = _counter(progress, _passes(settings, track, normals) * len(track))
-        base = None if normals is None and depth is None and mask is None else _fitted(observer, tick)
+        mapped = any(maps is not None for maps in (normals, depth, mask))
+        tick = _counter(progress, (mapped + _passes(settings, track, normals)) * len(track))
+        base = _fitted(observer, tick) if mapped else None
         positions = PositionField(observer, settings)
         if settings.position_frames > 0:
             if depth is not None:
@@ -177,7 +178,7 @@ def _check(frames: Frames, track: HeadTrack, model: HeadModel) -> None:
 
 
 def _passes(settings: RefineSettings, track: HeadTrack, normals: Tensor | None) -> int:
-    """How often every frame is looked at, the texture counted as one."""
+    """How often every frame is looked at beside `_fitted`, the texture counted as one."""
     registered = 1 + len(settings.levels) if int(track.valid.sum()) > 1 else 1
     relief = int(settings.shading_rounds > 0) if normals is None else settings.normal_rounds
     return registered + relief + (settings.position_frames > 0) + 1

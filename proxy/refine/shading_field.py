@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..frames import Frames
-from ..lighting import sh_basis, sh_slopes
+from ..lighting import fit_light, sh_basis, sh_slopes
 from ..photo_light import face_skin
 from . import energies
 from .observe import Observer, View
@@ -133,17 +133,5 @@ class ShadingField:
 
 def shared_light(found: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor) -> Tensor:
     """Light [9] of all frames together: found [t, S] ~ albedo [S] * basis(normals [t, S, 3]) light, weighted by [t, S], robustly."""
-    rows = (sh_basis(normals) * albedo[:, None]).flatten(0, 1)
-    found, weight = found.flatten(), weight.flatten()
-    ridge = torch.full((9,), LIGHT_RIDGE).to(rows)
-    ridge[0] = 1e-6
-    robust = weight
-    for _ in range(LIGHT_STEPS):
-        weighed = rows * robust[:, None]
-        normal = weighed.mT @ rows
-        scale = normal[0, 0].clamp(min=1e-6)
-        light = torch.linalg.solve(normal / scale + torch.diag(ridge), weighed.mT @ found / scale)
-        error = (rows @ light - found).square()
-        spread = (robust * error).sum() / robust.sum().clamp(min=1e-6)
-        robust = weight / (1 + error / spread.clamp(min=1e-12))
-    return light
+    found, albedo = (values.expand_as(weight).flatten()[:, None] for values in (found, albedo))
+    return fit_light(found, albedo, normals.flatten(0, 1), weight.flatten(), LIGHT_STEPS, LIGHT_RIDGE)[:, 0]
