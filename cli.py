@@ -25,7 +25,7 @@ from .proxy.head_track import HeadTrack
 from .proxy.landmarks import load_landmarker
 from .proxy.overlay import render_overlay
 from .proxy.preview import render_preview
-from .proxy.refine import QUALITIES, RefineSettings, refine_head
+from .proxy.refine import QUALITIES, OutsideMaps, RefineSettings, refine_head
 from .proxy.refine.sheet import refine_sheet
 from .proxy.render import MAPS, render_maps
 from .proxy.sheet import contact_sheet
@@ -102,14 +102,12 @@ def _source_frame(path: str, track: HeadTrack, frame: int | None) -> int:
 def _refine(path: str, track: HeadTrack, model: HeadModel, options: argparse.Namespace) -> HeadProxy:
     frames = Frames.open(path)
     frame = _source_frame(path, track, options.frame)
-    normals, depth = _maps(options.normals), _maps(options.depth)
     mask = _maps(options.mask).mean(-1) if options.mask else None
+    maps = OutsideMaps(_maps(options.normals), depth=_maps(options.depth), mask=mask)
     neutral = rest_of(track, model).expression
     settings = RefineSettings.of(options.refine)
     with _bar("refine") as progress:
-        refined = refine_head(
-            frames, track, model, settings, normals, frame=frame, neutral=neutral, progress=progress, depth=depth, mask=mask
-        )
+        refined = refine_head(frames, track, model, settings, maps, frame, neutral, progress)
     if options.sheet:
         write_image(options.sheet, refine_sheet(frames, track, model, refined).permute(1, 2, 0))
     return refined.proxy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import Input, io
 from torch import Tensor
 
-from ..proxy.refine import QUALITIES, RefineSettings, refine_head
+from ..proxy.refine import QUALITIES, OutsideMaps, RefineSettings, refine_head
 from ..proxy.refine.sheet import refine_sheet
 from ..transfer.neutral import rest_of
 from .pictures import fitted_frames, source_frame
@@ -109,14 +109,10 @@ class RefineHead(io.ComfyNode):
             track,
             model,
             RefineSettings.of(quality, detail),
-            normals,
-            normal_convention,
+            OutsideMaps(normals, normal_convention, depth, depth_convention, mask),
             frame,
             rest_of(track, model).expression,
             node_progress(),
-            depth,
-            depth_convention,
-            mask,
         )
         image = frames.frame(frame).permute(1, 2, 0)[None].to(result_device())
         sheet = refine_sheet(frames, track, model, refined).permute(1, 2, 0)[None].to(result_device())

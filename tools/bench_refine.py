@@ -51,7 +51,7 @@ from expportrait.proxy.head_model import HeadModel, load_head_model
 from expportrait.proxy.head_track import HeadTrack
 from expportrait.proxy.landmarks import load_landmarker
 from expportrait.proxy.posing import Stage
-from expportrait.proxy.refine import RefineSettings, refine_head
+from expportrait.proxy.refine import OutsideMaps, RefineSettings, refine_head
 
 NORMALS_WITH, NORMALS_WITHOUT = 0.5, 0.7  # of the plain fit's normal error, with normal maps and without
 DISTANCE_WITH, DISTANCE_WITHOUT = 0.7, 0.85  # of the plain fit's distance to the scan
@@ -89,7 +89,7 @@ def synthetic_bars(data: Path) -> list[dict]:
             ("normals given", clip.normal_images, NORMALS_WITH, DISTANCE_WITH),
             ("photometric", None, NORMALS_WITHOUT, DISTANCE_WITHOUT),
         ):
-            refined = refine_head(clip.frames, track, model, RefineSettings(), normals=given)
+            refined = refine_head(clip.frames, track, model, RefineSettings(), OutsideMaps(given))
             found = known_figures(clip, model, track, posed_refined(model, track, refined.proxy))
             bars += _known_bars(f"person {seed}, {kind}", plain, found, most_normal, most_distance)
     return bars

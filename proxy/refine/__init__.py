@@ -1,6 +1,7 @@
 """Displacement refinement: what makes the head look like the person."""
 
+from .outside_maps import OutsideMaps
 from .refine import Fields, Refined, refine_head, solve_dynamic
 from .settings import QUALITIES, RefineSettings
 
-__all__ = ["QUALITIES", "Fields", "Refined", "RefineSettings", "refine_head", "solve_dynamic"]
+__all__ = ["QUALITIES", "Fields", "OutsideMaps", "Refined", "RefineSettings", "refine_head", "solve_dynamic"]

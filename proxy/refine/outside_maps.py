@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,20 @@ from torch import Tensor
 
 CHUNK = 8  # frames handled together: bounds the memory beside the result's own
 ASPECT = 0.05  # estimators round sides to multiples of 14 or 64 pixels; a larger difference is a crop or a stretch
+
+
+@dataclasses.dataclass(frozen=True)
+class OutsideMaps:
+    """What estimators and segmentations found in the T frames of a photo or clip, for `refine_head`; None: not known.
+
+    Maps may have another size than the frames, but their shape; a single one serves all frames.
+    """
+
+    normals: Tensor | None = None  # IMAGE [T or 1, h, w, 3 or 4] of unit normals in camera space, (n + 1) / 2 or -1..1: `camera_normals`
+    normal_convention: str = "auto"  # "opengl": green points up; "directx": down; "auto": as the fit has it
+    depth: Tensor | None = None  # IMAGE [T or 1, h, w, 1, 3 or 4], grey, in any unit: `depth_targets`
+    depth_convention: str = "auto"  # "inverse": near is white, 1 / distance; "metric": near is dark, distance; "auto": as the fit has it
+    mask: Tensor | None = None  # MASK [T or 1, h, w] 0..1 of the person, or all but the person: `check_person_mask`
 
 
 def match_frames(images: Tensor, count: int, size: tuple[int, int], what: str) -> Tensor:

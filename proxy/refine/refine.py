@@ -27,7 +27,7 @@ from .albedo import clip_albedo
 from .normal_field import NormalField
 from .observe import Observer
 from .outside_depth import depth_targets
-from .outside_maps import chunks
+from .outside_maps import OutsideMaps, chunks
 from .outside_normals import camera_normals
 from .person import check_person_mask
 from .position_field import PositionField
@@ -61,48 +61,42 @@ def refine_head(
     track: HeadTrack,
     model: HeadModel,
     settings: RefineSettings = RefineSettings(),
-    normals: Tensor | None = None,
-    convention: str = "auto",
+    maps: OutsideMaps = OutsideMaps(),
     frame: int | None = None,
     neutral: Tensor | None = None,
     progress: Progress | None = None,
-    depth: Tensor | None = None,
-    depth_convention: str = "auto",
-    mask: Tensor | None = None,
 ) -> Refined:
     """Refines a fitted photo or clip.
 
     Args:
         frames: the T pictures that `track` was fitted to.
-        normals: IMAGE batch [T or 1, H, W, 3] of camera-space normals from any estimator; see `camera_normals`.
-        convention: of the normals: "auto", "opengl" or "directx".
+        maps: normals, depth and mask of the same pictures from outside. Without normals relief comes from shading, without a mask
+            the person is found by segmentation.
         frame: the frame that is the proxy's source picture (default: `best_frame`).
         neutral: expression [E] of the face at rest (default: all zero).
         progress: told (done, total) in units of frames.
-        depth: IMAGE batch [T or 1, H, W, 1 or 3] of depth from any estimator; see `depth_targets`.
-        depth_convention: "auto", "inverse" (near is white) or "metric" (near is dark).
-        mask: MASK batch [T or 1, H, W] of the person (default: found by segmentation); see `check_person_mask`.
 
     One photo alone tells nothing about shifts: its dynamic field is zero, its static one comes from silhouette, shading or maps, and
     symmetry. Frames without a face have no say and no dynamic field. Runs on the model's device.
 
-    Raises ValueError if frames and track differ in number or size, no frame has a face, or normals, depth or mask do not fit.
+    Raises ValueError if frames and track differ in number or size, no frame has a face, or the maps do not fit.
     """
     with torch.inference_mode(False), torch.no_grad():
         _check(frames, track, model)
         observer = Observer(model, track)
         log: dict[str, list[float]] = {}
-        mapped = any(maps is not None for maps in (normals, depth, mask))
-        tick = _counter(progress, (mapped + _passes(settings, track, normals)) * len(track))
+        mapped = any(given is not None for given in (maps.normals, maps.depth, maps.mask))
+        tick = _counter(progress, (mapped + _passes(settings, track, maps)) * len(track))
         base = _fitted(observer, tick) if mapped else None
         positions = PositionField(observer, settings)
         if settings.position_frames > 0:
-            if depth is not None:
-                depth = depth_targets(depth, base.distance, base.covered, depth_convention)
-            mask = None if mask is None else check_person_mask(mask, base.head)
+            depth = None
+            if maps.depth is not None:
+                depth = depth_targets(maps.depth, base.distance, base.covered, maps.depth_convention)
+            mask = None if maps.mask is None else check_person_mask(maps.mask, base.head)
             positions.run(frames, mask, depth, log, tick)
             observer = observer.over(positions.displacement(slice(None)))
-        relief = _relief(observer, frames, settings, normals, convention, base, log, tick)
+        relief = _relief(observer, frames, settings, maps, base, log, tick)
         registration = Registration(observer, settings, relief.displacement)
         if int(track.valid.sum()) > 1:
             registration.run(frames, log, tick)
@@ -153,18 +147,17 @@ def _relief(
     observer: Observer,
     frames: Frames,
     settings: RefineSettings,
-    normals: Tensor | None,
-    convention: str,
+    maps: OutsideMaps,
     base: _Fitted | None,
     log: dict[str, list[float]],
     tick: Callable[[int], None],
 ) -> NormalField | ShadingField:
     """What lies along the normals: from outside normals if there are any, else from shading."""
-    if normals is None:
+    if maps.normals is None:
         field = ShadingField(observer, settings)
         field.run(frames, log, tick)
         return field
-    wanted, weight = camera_normals(normals, base.normals, base.covered, convention)
+    wanted, weight = camera_normals(maps.normals, base.normals, base.covered, maps.normal_convention)
     field = NormalField(observer, settings)
     field.run(wanted, weight, log, tick)
     return field
@@ -177,10 +170,10 @@ def _check(frames: Frames, track: HeadTrack, model: HeadModel) -> None:
         raise ValueError("no frame of the track has a face; give a picture or clip in which a face is seen")
 
 
-def _passes(settings: RefineSettings, track: HeadTrack, normals: Tensor | None) -> int:
+def _passes(settings: RefineSettings, track: HeadTrack, maps: OutsideMaps) -> int:
     """How often every frame is looked at beside `_fitted`, the texture counted as one."""
     registered = 1 + len(settings.levels) if int(track.valid.sum()) > 1 else 1
-    relief = int(settings.shading_rounds > 0) if normals is None else settings.normal_rounds
+    relief = int(settings.shading_rounds > 0) if maps.normals is None else settings.normal_rounds
     return registered + relief + (settings.position_frames > 0) + 1
 
 

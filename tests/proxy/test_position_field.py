@@ -9,7 +9,7 @@ import torch
 from expportrait.proxy.frames import Frames
 from expportrait.proxy.head_model import load_head_model
 from expportrait.proxy.posing import Stage
-from expportrait.proxy.refine import RefineSettings, refine_head
+from expportrait.proxy.refine import OutsideMaps, RefineSettings, refine_head
 from expportrait.proxy.render_interior import dense_template
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -55,7 +55,7 @@ def along(model, static):
 
 def test_silhouette_moves_the_outline(model):
     frames, _, mask, track = truth(model, broad_jaw(model))
-    refined = refine_head(frames, track, model, SETTINGS, mask=mask)
+    refined = refine_head(frames, track, model, SETTINGS, OutsideMaps(mask=mask))
     moved = along(model, refined.fields.static)
     assert 0.0008 < moved[low_cheek(model)].mean() < 0.004
     assert moved[model.regions["nose"] > 0.9].abs().mean() < 0.0005
@@ -68,25 +68,25 @@ def test_depth_moves_the_face(model):
     hill = 0.004 * torch.exp(-0.5 * ((points[:, :2] - points[nose][:, :2].mean(0) - torch.tensor([0.0, 0.06])).norm(dim=1) / 0.02) ** 2)
     hill = hill * model.regions["face"]
     frames, depth, mask, track = truth(model, hill)
-    refined = refine_head(frames, track, model, SETTINGS, depth=depth, mask=mask)
+    refined = refine_head(frames, track, model, SETTINGS, OutsideMaps(depth=depth, mask=mask))
     moved = along(model, refined.fields.static)
     assert moved[hill > 0.003].mean() > moved[(model.regions["face"] > 0.5) & (hill < 0.0003)].mean() + 0.001
     assert refined.log["depth"][-1] < refined.log["depth"][0]
-    inverted = refine_head(frames, track, model, SETTINGS, depth=1 - depth, mask=1 - mask)
+    inverted = refine_head(frames, track, model, SETTINGS, OutsideMaps(depth=1 - depth, mask=1 - mask))
     assert torch.allclose(along(model, inverted.fields.static), moved, atol=2e-4)
 
 
 def test_a_head_that_fits_stays(model):
     frames, depth, mask, track = truth(model, torch.zeros(model.vertex_count))
-    refined = refine_head(frames, track, model, SETTINGS, depth=depth, mask=mask)
+    refined = refine_head(frames, track, model, SETTINGS, OutsideMaps(depth=depth, mask=mask))
     assert along(model, refined.fields.static).abs()[model.regions["face"] > 0.5].mean() < 0.0003
 
 
 def test_maps_of_something_else_are_refused_in_one_sentence(model):
     frames, depth, mask, track = truth(model, torch.zeros(model.vertex_count))
     with pytest.raises(ValueError, match="the person mask is empty"):
-        refine_head(frames, track, model, SETTINGS, mask=torch.zeros_like(mask))
+        refine_head(frames, track, model, SETTINGS, OutsideMaps(mask=torch.zeros_like(mask)))
     with pytest.raises(ValueError, match="no frame of the depth map can be used"):
-        refine_head(frames, track, model, SETTINGS, depth=torch.full_like(depth, float("nan")))
+        refine_head(frames, track, model, SETTINGS, OutsideMaps(depth=torch.full_like(depth, float("nan"))))
     with pytest.raises(ValueError, match="the depth map has 2 frames"):
-        refine_head(frames, track, model, SETTINGS, depth=depth[:2])
+        refine_head(frames, track, model, SETTINGS, OutsideMaps(depth=depth[:2]))

@@ -9,7 +9,7 @@ from expportrait.proxy.head_model import HeadModel
 from expportrait.proxy.head_track import HeadTrack
 from expportrait.proxy.lighting import shade
 from expportrait.proxy.posing import Stage
-from expportrait.proxy.refine import QUALITIES, RefineSettings, refine_head, solve_dynamic
+from expportrait.proxy.refine import QUALITIES, OutsideMaps, RefineSettings, refine_head, solve_dynamic
 from expportrait.proxy.refine.observe import Observer
 from expportrait.proxy.refine.register import Membrane, gaussian, gradient, solve_shifts
 from expportrait.proxy.refine.surface import Integrator, Skin
@@ -82,7 +82,7 @@ def skin_relief(model: HeadModel, field: torch.Tensor) -> torch.Tensor:
 
 
 def test_outside_normals_raise_the_relief_that_they_show(model, scene):
-    refined = refine_head(scene.frames, scene.track, model, FAST, normals=scene.normals)
+    refined = refine_head(scene.frames, scene.track, model, FAST, OutsideMaps(scene.normals))
     found = skin_relief(model, refined.fields.static)
     hill = scene.relief > 0.0015
     assert float(found[hill].mean() / scene.relief[hill].mean()) == pytest.approx(1, abs=0.35)
@@ -91,7 +91,7 @@ def test_outside_normals_raise_the_relief_that_they_show(model, scene):
 
 
 def test_the_dynamic_field_has_zero_mean_and_stays_on_the_skin(model, scene):
-    refined = refine_head(scene.frames, scene.track, model, FAST, normals=scene.normals)
+    refined = refine_head(scene.frames, scene.track, model, FAST, OutsideMaps(scene.normals))
     assert refined.fields.dynamic.mean(0).abs().max() < 1e-6
     skin = Skin.of(model, model.stencil @ model.template).vertices
     other = torch.ones(model.vertex_count, dtype=torch.bool)
@@ -133,7 +133,7 @@ def test_frames_without_a_face_have_no_say(model, scene):
 
 
 def test_a_refined_proxy_survives_its_file(model, scene, tmp_path):
-    refined = refine_head(scene.frames, scene.track, model, FAST, normals=scene.normals)
+    refined = refine_head(scene.frames, scene.track, model, FAST, OutsideMaps(scene.normals))
     refined.proxy.save(tmp_path / "p.safetensors")
     loaded = type(refined.proxy).load(tmp_path / "p.safetensors")
     assert torch.allclose(loaded.displacement, refined.proxy.displacement, atol=1e-5)
@@ -142,7 +142,8 @@ def test_a_refined_proxy_survives_its_file(model, scene, tmp_path):
 
 def test_progress_counts_up_to_its_total(model, scene):
     steps = []
-    refine_head(scene.frames, scene.track, model, FAST, normals=scene.normals, progress=lambda done, total: steps.append((done, total)))
+    maps = OutsideMaps(scene.normals)
+    refine_head(scene.frames, scene.track, model, FAST, maps, progress=lambda done, total: steps.append((done, total)))
     assert steps[-1][0] == steps[-1][1] and all(a[0] <= b[0] for a, b in zip(steps, steps[1:]))
 
 
