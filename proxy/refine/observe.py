@@ -11,6 +11,7 @@ from torch import Tensor
 from ..fit_jacobian import projection_rows
 from ..head_model import HeadModel
 from ..head_track import HeadTrack
+from ..mesh import vertex_normals
 from ..posing import Stage
 from ..warp2d import sample_pixels
 from .surface import Skin
@@ -18,7 +19,7 @@ from .surface import Skin
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """t frames of a posed head; S vertices of skin."""
+    """t frames of a posed head; S vertices of its skin, all or some."""
 
     points: Tensor  # [t, S, 3] camera space, metres
     turns: Tensor  # [t, S, 3, 3] blended rotations from canonical to camera space
@@ -66,17 +67,23 @@ class Observer:
         posed = self.model.forward(track.identity[None], track.expression[frames], track.joints[frames], whole)
         return posed + track.translation[frames, None]
 
-    def view(self, frames: slice, displacement: Tensor, seen: Tensor | None = None) -> View:
-        """Frames of the track with displacement [t or 1, S, 3] of the skin; `seen` [t, S] skips finding out what is hidden."""
-        model, track, on_skin = self.model, self.track, self.skin.vertices
+    def view(self, frames: slice, displacement: Tensor, seen: Tensor | None = None, among: Tensor | None = None) -> View:
+        """Frames of the track with displacement [t or 1, S, 3] of the skin.
+
+        `among` [N] are the vertices of the skin to look at (default: all, N = S); `seen` [t, N] skips finding out what is hidden.
+        """
+        model, track = self.model, self.track
+        chosen = self.skin.vertices if among is None else self.skin.vertices[among]
         posed = self.posed(frames, displacement)
         if seen is None:
             shot = self.stage.shot(posed)
-            seen, normals = shot.visibility[:, on_skin], shot.normals
+            seen, normals = shot.visibility[:, chosen], shot.normals
         else:
-            normals = model.vertex_normals(posed)
+            around = torch.zeros(model.vertex_count, dtype=torch.bool, device=chosen.device)
+            around[chosen] = True
+            normals = vertex_normals(posed, model.faces[around[model.faces].any(1)])
         transforms = model.joint_transforms(track.identity[None], track.expression[frames], track.joints[frames])
-        turns = (model.weights[on_skin] @ transforms[:, :, :3, :3].flatten(2)).unflatten(-1, (3, 3))
-        points = posed[:, on_skin]
+        turns = (model.weights[chosen] @ transforms[:, :, :3, :3].flatten(2)).unflatten(-1, (3, 3))
+        points = posed[:, chosen]
         valid = track.valid[frames].to(seen)
-        return View(points, turns, normals[:, on_skin], seen, self.stage.camera.project(points), valid)
+        return View(points, turns, normals[:, chosen], seen, self.stage.camera.project(points), valid)

@@ -11,12 +11,14 @@ the colours are first taken; the rounds then leave the mean over the frames as i
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sparse
+import scipy.sparse.linalg
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,35 +33,77 @@ from . import energies
 from .observe import Observer, View
 from .outside_maps import CHUNK, chunks
 from .settings import RefineSettings
-from .surface import Skin, factor
+from .surface import Skin, control_basis, factor
 
-STEPS, TOLERANCE = 12, 1e-3  # of the conjugate gradients
-MEAN_STEPS = 60  # of those for the landmarks alone, which the preconditioner suits less
+STEPS, TOLERANCE = 12, 1e-2  # of the conjugate gradients
+SETTLE_STEPS, SETTLE_TOLERANCE = 60, 1e-4  # of those for the landmarks alone, one system for all frames
+LADDER = 6.0  # ratio of the stiffnesses that are factored: a mode in time is preconditioned by the nearest
 LIGHT_STEPS = 3
 MIN_ALBEDO = 0.02  # that is lit
 
 
 class Membrane:
-    """Smoothness of shifts: `strain` is the sigma of a shift's change over its distance, `size` that of the shift, metres."""
+    """Smoothness of shifts: `strain` is the sigma of a shift's change over its distance, `size` that of the shift, metres.
 
-    def __init__(self, skin: Skin, strain: float, size: float, data: float, ties: float = 0.0):
-        """`data`: mean of the other terms' diagonal, 1 / metre^2; `ties`: mean of the diagonal of `Ties`."""
-        mass = skin.mass()
+    The S vertices' shifts are `basis` [S, C] times C coefficients (default: each is its own); the other terms look at N of them.
+    Coefficients are [C, 2, t]: two directions, t frames.
+    """
+
+    def __init__(
+        self, skin: Skin, strain: float, size: float, data: float | Tensor,
+        basis: sparse.spmatrix | None = None, at: Tensor | None = None,
+    ):  # fmt: skip
+        """`data`: see `expect`; `at` [N]: the vertices that the other terms look at (default: all)."""
+        mass, like = skin.mass(), skin.normals
+        count = len(mass)
+        basis = sparse.identity(count).tocsr() if basis is None else basis
+        self._rows = basis if at is None else basis[at.cpu().numpy()]
         stiffness = skin.stiffness(skin.area.new_ones(len(skin.faces))) / (strain**2 * float(np.median(mass)))
-        self._stiffness, self._pull = _to_torch(stiffness).to(skin.normals), 1 / size**2
-        system = stiffness * (1 + ties) + sparse.identity(len(mass)) * (data + 1 / size**2)
-        self._solver = factor(system.astype(np.float32))  # exact enough for a preconditioner, and faster
+        self._stiff = (basis.T @ stiffness @ basis).tocsc()
+        self._loose = (basis.T @ basis).tocsc() / size**2
+        parts = self._stiff, self._stiff + self._loose, self._rows, self._rows.T
+        self._stretch, self._whole, self._spread, self._gather = (_to_torch(part).to(like) for part in parts)
+        self.expect(data)
+
+    def expect(self, data: float | Tensor) -> None:
+        """Tells the preconditioner the mean diagonal of the other terms, 1 / metre^2: [N], or one number."""
+        weight = np.broadcast_to(data.double().cpu().numpy() if isinstance(data, Tensor) else data, self._rows.shape[:1])
+        self._soft = (self._loose + self._rows.T @ sparse.diags(weight) @ self._rows).tocsc()
+        self._solvers: dict[int, scipy.sparse.linalg.SuperLU] = {}
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Shifts [N, 2, t] of coefficients."""
+        return _times(self._spread, x)
+
+    def gather(self, forces: Tensor) -> Tensor:
+        """What forces [N, 2, t] on the shifts are on the coefficients."""
+        return _times(self._gather, forces)
 
     def apply(self, x: Tensor) -> Tensor:
-        """Stiffness and pull of shifts [S, N]."""
-        return self.stretch(x) + self._pull * x
+        """Stiffness and pull of coefficients."""
+        return _times(self._whole, x)
 
     def stretch(self, x: Tensor) -> Tensor:
         """Stiffness alone."""
-        return self._stiffness @ x
+        return _times(self._stretch, x)
 
-    def precondition(self, x: Tensor) -> Tensor:
-        return torch.from_numpy(self._solver.solve(x.float().cpu().numpy())).to(x)
+    def precondition(self, x: Tensor, stiffness: np.ndarray) -> Tensor:
+        """Solves the system of membrane and mean data for coefficients x, the stiffness times [t], ascending, for each frame."""
+        steps = np.rint(np.log(stiffness) / np.log(LADDER)).astype(int)
+        values = x.float().cpu().numpy()
+        out = np.empty_like(values)
+        for step in np.unique(steps):
+            if step not in self._solvers:
+                # Single precision is exact enough for a preconditioner, and faster.
+                self._solvers[step] = factor((self._stiff * LADDER**step + self._soft).astype(np.float32))
+            own = slice(*np.searchsorted(steps, (step, step + 1)))
+            some = values[:, :, own]
+            out[:, :, own] = self._solvers[step].solve(some.reshape(len(some), -1)).reshape(some.shape)
+        return torch.from_numpy(out).to(x)
+
+
+def _times(matrix: Tensor, x: Tensor) -> Tensor:
+    return (matrix @ x.flatten(1)).unflatten(1, x.shape[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,43 +115,46 @@ class Pins:
     right: Tensor  # [t, L, 6]
 
     def apply(self, x: Tensor) -> Tensor:
-        """What the landmarks do to shifts [t, S, 2]."""
-        return self._scatter((self.blocks @ x[:, self.corners].flatten(2)[..., None])[..., 0], x)
+        """What the landmarks do to shifts [N, 2, t]."""
+        near = x[self.corners].flatten(1, 2)  # [L, 6, t]
+        return self._scatter((self.blocks @ near.permute(2, 0, 1)[..., None])[..., 0], x)
 
     def pull(self, like: Tensor) -> Tensor:
-        """Right side [t, S, 2] of the system; zero but at the landmarks."""
+        """Right side [N, 2, t] of the system; zero but at the landmarks."""
         return self._scatter(self.right, like)
 
+    def diagonal(self, count: int) -> Tensor:
+        """Of the normal equations of `count` shifts, mean over frames and directions: [count]."""
+        own = self.blocks.diagonal(dim1=-2, dim2=-1).unflatten(-1, (3, 2)).mean((0, -1))  # [L, 3]
+        return own.new_zeros(count).index_add_(0, self.corners.flatten(), own.flatten())
+
     def _scatter(self, values: Tensor, like: Tensor) -> Tensor:
-        return torch.zeros_like(like).index_add_(1, self.corners.flatten(), values.unflatten(-1, (3, 2)).flatten(1, 2))
+        values = values.permute(1, 2, 0).unflatten(1, (3, 2)).flatten(0, 1)  # [L * 3, 2, t]
+        return torch.zeros_like(like).index_add_(0, self.corners.flatten(), values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Ties:
     """t frames in a row, each tied to the next; the first and the last to frames outside that keep their shifts.
 
-    What is tied is the strain, in units of the membrane's stiffness: the skin may move as a whole, it may not flicker.
+    What is tied is the strain, in units of the membrane's stiffness: the skin may move as a whole, it may not flicker. Shifts are
+    told by their coefficients.
     """
 
     weight: Tensor  # [t + 1] of the tie before each frame, and of that behind the last
-    before: Tensor  # [S, 2] shifts of the frame before the first
-    after: Tensor  # [S, 2] and of that behind the last
+    before: Tensor  # [C, 2] coefficients of the frame before the first
+    after: Tensor  # [C, 2] and of that behind the last
 
-    def apply(self, x: Tensor) -> Tensor:
-        """What the ties do to changes [t, S, 2] of the shifts, to be stretched."""
-        change = self.weight[1:-1, None, None] * x.diff(dim=0)
-        out = torch.zeros_like(x)
-        out[1:] += change
-        out[:-1] -= change
-        out[0] += self.weight[0] * x[0]
-        out[-1] += self.weight[-1] * x[-1]
-        return out
+    def matrix(self) -> Tensor:
+        """What the ties do to changes of the frames' shifts, to be stretched: [t, t]."""
+        between = self.weight[1:-1]
+        return torch.diag(self.weight[:-1] + self.weight[1:]) - torch.diag(between, 1) - torch.diag(between, -1)
 
     def pull(self, present: Tensor) -> Tensor:
-        """Right side [t, S, 2] of the system for changes of shifts `present` [t, S, 2], to be stretched."""
-        right = -self.apply(present)
-        right[0] += self.weight[0] * self.before
-        right[-1] += self.weight[-1] * self.after
+        """Right side [C, 2, t] of the system for changes of coefficients `present` [C, 2, t], to be stretched."""
+        right = -present @ self.matrix()
+        right[..., 0] += self.weight[0] * self.before
+        right[..., -1] += self.weight[-1] * self.after
         return right
 
 
@@ -121,47 +168,47 @@ def solve_shifts(
     steps: int = STEPS,
     tolerance: float = TOLERANCE,
 ) -> Tensor:
-    """Changes [t, S, 2] of shifts `present` [t, S, 2] for data terms with blocks [t, S, 2, 2] and right sides [t, S, 2].
+    """Changes [t, C, 2] of coefficients `present` [t, C, 2] for data terms with blocks [t, N, 2, 2] and right sides [t, N, 2].
 
-    Conjugate gradients of at most `steps` steps, until the residual's energy falls to `tolerance` of the first.
+    Conjugate gradients of at most `steps` steps, until one adds less than `tolerance` to the energy of all before. Were the data terms
+    the same in all frames, the modes in which ties couple them would be systems of their own; the preconditioner solves those.
     """
-    frames = len(blocks)
-
-    def columns(x: Tensor) -> Tensor:
-        return x.transpose(0, 1).flatten(1)  # [S, t * 2]
-
-    def back(x: Tensor) -> Tensor:
-        return x.unflatten(1, (frames, 2)).transpose(0, 1)
+    blocks = blocks.permute(1, 2, 3, 0).contiguous()  # [N, 2, 2, t]
+    present = present.permute(1, 2, 0)  # [C, 2, t]
+    tied = present.new_zeros(2 * present.shape[-1:]) if ties is None else ties.matrix()
+    loose, modes = np.linalg.eigh(tied.double().cpu().numpy())
+    stiffness, modes = 1 + loose.clip(min=0), torch.from_numpy(modes).to(present)
 
     def apply(x: Tensor) -> Tensor:
-        shifts = back(x)
-        image = (blocks @ shifts[..., None])[..., 0]
+        shifts = membrane.spread(x)
+        forces = (blocks * shifts[:, None]).sum(2)
         if pins is not None:
-            image = image + pins.apply(shifts)
-        strained = membrane.apply(x)
-        if ties is not None:
-            strained = strained + membrane.stretch(columns(ties.apply(shifts)))
-        return columns(image) + strained
+            forces = forces + pins.apply(shifts)
+        image = membrane.gather(forces) + membrane.apply(x)
+        return image if ties is None else image + membrane.stretch(x @ tied)
 
+    def precondition(x: Tensor) -> Tensor:
+        return membrane.precondition(x @ modes, stiffness) @ modes.mT
+
+    forces = right.permute(1, 2, 0)
     if pins is not None:
-        right = right + pins.pull(right)
-    residual = columns(right) - membrane.apply(columns(present))
+        forces = forces + pins.pull(forces)
+    residual = membrane.gather(forces) - membrane.apply(present)
     if ties is not None:
-        residual = residual + membrane.stretch(columns(ties.pull(present)))
-    x = torch.zeros_like(residual)
-    z = membrane.precondition(residual)
-    direction, energy = z, (residual * z).sum()
-    enough = tolerance * energy
+        residual = residual + membrane.stretch(ties.pull(present))
+    x, direction = torch.zeros_like(residual), torch.zeros_like(residual)
+    energy, total = residual.new_ones(()), residual.new_zeros(())
     for _ in range(steps):
-        if bool(energy <= enough):
-            break
+        z = precondition(residual)
+        previous, energy = energy, (residual * z).sum()
+        direction = z + energy / previous.clamp(min=1e-30) * direction
         image = apply(direction)
         step = energy / (direction * image).sum().clamp(min=1e-30)
         x, residual = x + step * direction, residual - step * image
-        z = membrane.precondition(residual)
-        previous, energy = energy, (residual * z).sum()
-        direction = z + energy / previous.clamp(min=1e-30) * direction
-    return back(x)
+        total = total + step * energy
+        if bool(step * energy <= tolerance * total):
+            break
+    return x.permute(2, 0, 1)
 
 
 def _to_torch(matrix: sparse.spmatrix) -> Tensor:
@@ -187,7 +234,24 @@ class SkinLandmarks:
         place[observer.skin.vertices] = torch.arange(len(observer.skin.vertices), device=device)
         self.corners = place[model.faces[triangle[self.index]]]  # [L, 3]
         self._share = table.barycentric.to(observer.skin.normals)[self.index]  # [L, 3]
-        self._weight = table.weight.to(observer.skin.normals)[self.index] / settings.landmark**2
+        self._weight = table.weight.to(observer.skin.normals)[self.index]  # [L]
+
+    def among(self, vertices: Tensor) -> SkinLandmarks:
+        """The same for points of some of the skin's vertices, [N], that have all corners among them."""
+        some = copy.copy(self)
+        place = torch.full((len(self._observer.skin.vertices),), -1, device=vertices.device)
+        place[vertices] = torch.arange(len(vertices), device=vertices.device)
+        some.corners = place[self.corners]
+        return some
+
+    def error(self, frames: slice, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean distance in pixels of detections and head's landmarks, and the weight of these frames, for points [t, S, 3]."""
+        weight = self._weight * self._observer.track.valid[frames, None]  # [t, L]
+        found = self._observer.stage.camera.project(self._on(points))
+        return energies.landmarks(found, self._observer.track.landmarks[frames][:, self.index], weight), weight.sum()
+
+    def _on(self, points: Tensor) -> Tensor:
+        return (points[:, self.corners] * self._share[..., None]).sum(2)
 
     def residuals(self, frames: slice, points: Tensor) -> tuple[Tensor, Tensor]:
         """How far the detections lie from the head's landmarks [t, L, 2] (metres, across the view axis), and those [t, L, 3].
@@ -195,7 +259,7 @@ class SkinLandmarks:
         `points` [t, S, 3]: skin in camera space.
         """
         camera = self._observer.stage.camera
-        found = (points[:, self.corners] * self._share[..., None]).sum(2)
+        found = self._on(points)
         away = self._observer.track.landmarks[frames][:, self.index] - camera.project(found)
         return away * (-found[..., 2:] / camera.focal), found
 
@@ -210,7 +274,7 @@ class SkinLandmarks:
         rows = motion[:, :, None] @ turns[:, self.corners] @ tangents[self.corners]  # [t, L, 3, 2, 2]
         rows = (rows * self._share[..., None, None]).transpose(2, 3).flatten(3)  # [t, L, 2, 6]
         robust = (1 + away.square().sum(-1) / self._settings.landmark_outlier**2) ** -2
-        weight = self._weight * robust * self._observer.track.valid[frames, None]
+        weight = self._weight / self._settings.landmark**2 * robust * self._observer.track.valid[frames, None]
         weighed = rows * weight[..., None, None]
         return Pins(self.corners, weighed.mT @ rows, (weighed.mT @ away[..., None])[..., 0])
 
@@ -229,116 +293,156 @@ class Registration:
     colours: Tensor | None = None  # [S, 3]
 
     def __post_init__(self):
-        skin, track = self.observer.skin, self.observer.track
-        self.face = self.observer.model.regions["face"][skin.vertices]  # [S]
+        observer = self.observer
+        skin, track, like = observer.skin, observer.track, observer.skin.normals
+        self.face = observer.model.regions["face"][skin.vertices]  # [S]
         self.tangents = tangents(skin.normals)  # [S, 3, 2]
-        self.shifts = skin.normals.new_zeros(len(track), len(skin.vertices), 2)
-        self.seen: Tensor | None = None  # [T, S]
-        mass = torch.from_numpy(skin.mass()).to(skin.normals)
+        self._basis = control_basis(observer.model, skin)
+        self._spread = _to_torch(self._basis).to(like)
+        self._controls = like.new_zeros(len(track), self._basis.shape[1], 2)  # [T, C, 2] coefficients of the shifts
+        mass = torch.from_numpy(skin.mass()).to(like)
         self._lit = self.face * mass / mass.mean()  # [S] what a vertex says about the light; the mesh is dense where the fit is worst
-        both = (track.valid[1:] & track.valid[:-1]).to(self.shifts) * (self.settings.strain / self.settings.strain_step) ** 2
+        both = (track.valid[1:] & track.valid[:-1]).to(like) * (self.settings.strain / self.settings.strain_step) ** 2
         self._ties = F.pad(both, (1, 1))  # [T + 1] of the tie before each frame
         self._fixed = self.colours is not None
-        self._membrane: Membrane | None = None
+        self._look_at((self.face > 0).nonzero()[:, 0])
+
+    def _look_at(self, vertices: Tensor) -> None:
+        self._near = vertices  # [N] of the skin: what the frames are asked about
+        self._seen: Tensor | None = None  # [T, N]
+
+    @property
+    def shifts(self) -> Tensor:
+        """Shifts of all frames along the tangents, metres: [T, S, 2]."""
+        return self._shifts(slice(None))
+
+    def _shifts(self, frames: slice) -> Tensor:
+        controls = self._controls[frames]
+        return (self._spread @ controls.transpose(0, 1).flatten(1)).unflatten(1, (len(controls), 2)).transpose(0, 1)
 
     def offsets(self, frames: slice) -> Tensor:
         """The shifts as canonical displacements [t, S, 3]."""
-        return (self.tangents @ self.shifts[frames, ..., None])[..., 0]
+        shifts = self._shifts(frames)
+        return shifts[..., :1] * self.tangents[..., 0] + shifts[..., 1:] * self.tangents[..., 1]
 
     def run(self, frames: Frames, log: dict[str, list[float]], tick: Callable[[int], None]) -> None:
         """All rounds; `tick` is told the number of frames done. Raises ValueError if the model has no landmark table."""
-        levels = self.settings.levels
-        self._landmarks = SkinLandmarks(self.observer, self.settings)
+        levels, landmarks = self.settings.levels, SkinLandmarks(self.observer, self.settings)
+        on_face = torch.zeros_like(self.face, dtype=torch.bool)
+        on_face[self._near] = True
+        on_face[landmarks.corners] = True
+        self._look_at(on_face.nonzero()[:, 0])
+        self._landmarks, self._close = landmarks, landmarks.among(self._near)
+        skin, settings = self.observer.skin, self.settings
+        self._membrane = Membrane(skin, settings.strain, settings.shift, 0.0, self._basis, self._near)
+        self._blind, self._diagonals = True, []
         if not self._fixed:
-            self._settle()
+            self._settle(log)
             self._round(frames, levels[0], False, log, tick)
         for number, blur in enumerate(levels):
             mean = self._mean()
+            if self._diagonals:
+                self._membrane.expect(torch.stack(self._diagonals).mean(0))
+                self._diagonals = []
             self._round(frames, blur, True, log, tick, first=number == 0)
             if not self._fixed:
-                self.shifts += mean - self._mean()
+                self._controls += mean - self._mean()
 
     def look(self, frames: Frames, log: dict[str, list[float]], tick: Callable[[int], None]) -> None:
         """The colours alone, without shifts."""
         self._round(frames, self.settings.levels[-1], False, log, tick)
 
     def _mean(self) -> Tensor:
-        return self.shifts[self.observer.track.valid].mean(0)
+        return self._controls[self.observer.track.valid].mean(0)
 
-    def _settle(self) -> None:
+    def _settle(self, log: dict[str, list[float]]) -> None:
         """One shift for all frames that brings the head to their landmarks.
 
         Most of a landmark's error is the same in every frame, so that all frames together are believed no more than one.
         """
-        total, track, skin = None, self.observer.track, self.observer.skin
-        count = int(track.valid.sum())
+        parts, errors, track = [], [], self.observer.track
         for part in chunks(len(track)):
-            view = self.observer.view(part, self.displacement(part), self.face)  # what is hidden does not matter here
-            pins = self._landmarks.pins(part, view.points, view.turns, self.tangents)
-            sums = pins.blocks.sum(0, keepdim=True) / count, pins.right.sum(0, keepdim=True) / count
-            total = sums if total is None else (total[0] + sums[0], total[1] + sums[1])
-        pins = Pins(self._landmarks.corners, *total)
-        none = self.shifts.new_zeros(1, len(skin.vertices), 2)
-        data = float(pins.blocks.diagonal(dim1=-2, dim2=-1).sum()) / none.numel()
-        membrane = Membrane(skin, self.settings.strain, self.settings.shift, data)
-        self.shifts += solve_shifts(membrane, none[..., None].expand(-1, -1, -1, 2), none, none, pins, steps=MEAN_STEPS)
+            # What is hidden does not matter here.
+            view = self.observer.view(part, self.displacement(part), self.face[self._near].expand(part.stop - part.start, -1), self._near)
+            pins = self._close.pins(part, view.points, view.turns, self.tangents[self._near])
+            parts.append((pins.blocks.sum(0, keepdim=True), pins.right.sum(0, keepdim=True)))
+            errors.append(self._close.error(part, view.points))
+        _log(log, "landmarks", errors)
+        count = int(track.valid.sum())
+        pins = Pins(self._close.corners, *(sum(values) / count for values in zip(*parts)))
+        none, present = self.tangents.new_zeros(1, len(self._near), 2), self._controls[:1]
+        self._membrane.expect(pins.diagonal(len(self._near)))
+        blocks = none[..., None].expand(-1, -1, -1, 2)
+        self._controls += solve_shifts(self._membrane, blocks, none, present, pins, None, SETTLE_STEPS, SETTLE_TOLERANCE)
 
     def _round(
         self, frames: Frames, blur: float, move: bool, log: dict[str, list[float]], tick: Callable[[int], None], first: bool = False
     ) -> None:
-        device = self.face.device
-        total = torch.zeros(len(self.face), 4, device=device)
-        seen, errors, start = [], [], 0
+        near, device = self._near, self.face.device
+        known = None if self.colours is None else self.colours[near].clamp(min=MIN_ALBEDO)
+        total = torch.zeros(len(near), 4, device=device)
+        seen, errors, landmarks, start = [], [], [], 0
         for images in frames.chunks(CHUNK):
             part = slice(start, start + len(images))
             start = part.stop
-            view = self.observer.view(part, self.displacement(part) + self.offsets(part), None if self.seen is None else self.seen[part])
+            displacement = self.displacement(part) + self.offsets(part)
+            view = self.observer.view(part, displacement, None if self._seen is None else self._seen[part], near)
             sight = view.seen.square() * view.valid[:, None]
-            weight = sight * self.face
+            weight = sight * self.face[near]
             values = sample_face(images.to(device).float(), view.pixels, weight, blur, move)
             found = values[..., :3]
-            if self.colours is None:
+            if known is None:
                 shading, robust = torch.ones_like(found), torch.ones_like(weight)
             else:
-                lit = self.colours.clamp(min=MIN_ALBEDO)
-                shading = shade(fit_light(found, lit, view.normals, sight * self._lit, LIGHT_STEPS), view.normals)
-                difference = lit * shading - found
+                shading = shade(fit_light(found, known, view.normals, sight * self._lit[near], LIGHT_STEPS), view.normals)
+                difference = known * shading - found
                 robust = 1 / (1 + difference.square().sum(-1) / self.settings.outlier**2)
-                errors.append((energies.photometric(lit * shading, found, weight), weight.sum()))
+                errors.append((energies.photometric(known * shading, found, weight), weight.sum()))
                 if move:
+                    landmarks.append(self._close.error(part, view.points))
                     self._move(part, view, difference, values[..., 3:].unflatten(-1, (3, 2)), weight * robust, first)
             trust = (weight * robust)[..., None]
             total += torch.cat([trust * found / shading, trust], -1).sum(0)
             seen.append(view.seen)
             tick(len(images))
-        self.seen = torch.cat(seen)
+        self._seen = torch.cat(seen)
         if not self._fixed:
-            known = total[:, :3] / total[:, 3:].clamp(min=1e-3)
             mean = total[:, :3].sum(0) / total[:, 3].sum().clamp(min=1e-3)
-            self.colours = torch.where(total[:, 3:] > 1e-3, known, mean)
-        if errors:
-            square = sum(error**2 * share for error, share in errors) / sum(share for _, share in errors).clamp(min=1e-6)
-            log.setdefault("photometric", []).append(float(square.sqrt()))
+            sure = total[:, 3:] > 1e-3
+            self.colours = mean.repeat(len(self.face), 1)
+            self.colours[near] = torch.where(sure, total[:, :3] / total[:, 3:].clamp(min=1e-3), mean)
+        _log(log, "photometric", [(error.square(), share) for error, share in errors], root=True)
+        _log(log, "landmarks", landmarks)
 
     def _move(self, part: slice, view: View, difference: Tensor, slopes: Tensor, weight: Tensor, first: bool) -> None:
-        rows = slopes @ (view.image_motion(self.observer.stage) @ self.tangents)  # [t, S, 3, 2]
+        tangents = self.tangents[self._near]
+        rows = slopes @ (view.image_motion(self.observer.stage) @ tangents)  # [t, N, 3, 2]
         weighed = rows * (weight / self.settings.noise**2)[..., None, None]
         blocks = rows.mT @ weighed
         right = (weighed.mT @ difference[..., None])[..., 0]
-        pins = self._landmarks.pins(part, view.points, view.turns, self.tangents)
-        if self._membrane is None:
-            colours, landmarks = (system.diagonal(dim1=-2, dim2=-1).sum() for system in (blocks, pins.blocks))
-            data, ties = float(colours + landmarks) / right.numel(), 2 * float(self._ties.mean())
-            self._membrane = Membrane(self.observer.skin, self.settings.strain, self.settings.shift, data, ties)
-        self.shifts[part] += solve_shifts(self._membrane, blocks, right, self.shifts[part], pins, self._tied(part, first))
+        pins = self._close.pins(part, view.points, view.turns, tangents)
+        diagonal = blocks.diagonal(dim1=-2, dim2=-1).mean((0, -1)) + pins.diagonal(len(self._near))
+        if self._blind:  # until all frames have been looked at, the first with a face stand for them
+            self._membrane.expect(diagonal)
+            self._blind = not bool(diagonal.any())
+        self._diagonals.append(diagonal)
+        self._controls[part] += solve_shifts(self._membrane, blocks, right, self._controls[part], pins, self._tied(part, first))
 
     def _tied(self, part: slice, first: bool) -> Ties:
         """Ties of a chunk. Those to the chunk behind it hold once that has been moved: not in the `first` round."""
         weight = self._ties[part.start : part.stop + 1].clone()
         if first:
             weight[-1] = 0
-        last = len(self.shifts) - 1
-        return Ties(weight, self.shifts[max(part.start - 1, 0)], self.shifts[min(part.stop, last)])
+        last = len(self._controls) - 1
+        return Ties(weight, self._controls[max(part.start - 1, 0)], self._controls[min(part.stop, last)])
+
+
+def _log(log: dict[str, list[float]], name: str, parts: list[tuple[Tensor, Tensor]], root: bool = False) -> None:
+    """Logs the mean of an energy over chunks of frames, each with its weight; nothing if there are none."""
+    if parts:
+        values, weight = (torch.stack(column) for column in zip(*parts))
+        mean = energies.weighted_mean(values, weight)
+        log.setdefault(name, []).append(float(mean.sqrt() if root else mean))
 
 
 def tangents(normals: Tensor) -> Tensor:

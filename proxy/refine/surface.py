@@ -66,6 +66,18 @@ class Skin:
         return np.bincount(self.faces.flatten().cpu().numpy(), np.repeat(self.area.double().cpu().numpy() / 3, 3), len(self.vertices))
 
 
+def control_basis(model: HeadModel, skin: Skin) -> sparse.csr_matrix:
+    """The skin's vertices as sums of the model's C control vertices that lie near any: [S, C].
+
+    Smooth fields are told by a quarter as many numbers, and a field of this basis has the smoothness of the head's own subdivision.
+    """
+    stencil = model.stencil.coalesce().cpu()
+    entries = stencil.values().double().numpy(), stencil.indices().numpy()
+    basis = sparse.csr_matrix(entries, stencil.shape)[skin.vertices.cpu().numpy()]
+    basis.eliminate_zeros()
+    return basis[:, np.unique(basis.indices)]
+
+
 def field_precision(skin: Skin, sigma: float, length: float) -> sparse.spmatrix:
     """Precision [S, S] of a random field of standard deviation `sigma` on the skin, alike over `length` metres.
 

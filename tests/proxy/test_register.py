@@ -137,7 +137,7 @@ def test_ties_take_out_flicker_and_keep_what_moves_as_a_whole(model, generator):
     def solved(tie: float) -> list[torch.Tensor]:
         weight = torch.full((frames + 1,), tie)
         weight[0] = weight[-1] = 0
-        membrane = Membrane(skin, 0.3, 0.1, data, 2 * tie)
+        membrane = Membrane(skin, 0.3, 0.1, data)
         shifts, after = torch.zeros(frames, count, 2), []
         for _ in range(rounds):
             for start in range(0, frames, CHUNK):
