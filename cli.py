@@ -87,11 +87,6 @@ def _build(path: str, track: HeadTrack, model: HeadModel, frame: int | None) -> 
         return source, build_proxy(source, track, model, frame, rest_of(track, model).expression, progress=progress)
 
 
-def _maps(path: str | None) -> Tensor | None:
-    """IMAGE batch [T, H, W, 3] of a picture or clip of maps."""
-    return None if path is None else torch.cat(list(Frames.open(path).chunks())).permute(0, 2, 3, 1)
-
-
 def _source_frame(path: str, track: HeadTrack, frame: int | None) -> int:
     frame = best_frame(track) if frame is None else frame
     if not 0 <= frame < len(track):
@@ -102,8 +97,8 @@ def _source_frame(path: str, track: HeadTrack, frame: int | None) -> int:
 def _refine(path: str, track: HeadTrack, model: HeadModel, options: argparse.Namespace) -> HeadProxy:
     frames = Frames.open(path)
     frame = _source_frame(path, track, options.frame)
-    mask = _maps(options.mask).mean(-1) if options.mask else None
-    maps = OutsideMaps(_maps(options.normals), depth=_maps(options.depth), mask=mask)
+    paths = {"normals": options.normals, "depth": options.depth, "mask": options.mask}
+    maps = OutsideMaps(**{name: Frames.open(given) for name, given in paths.items() if given is not None})
     neutral = rest_of(track, model).expression
     settings = RefineSettings.of(options.refine)
     with _bar("refine") as progress:

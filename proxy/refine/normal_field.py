@@ -7,6 +7,8 @@ static, what a frame has beyond that is dynamic; each is one solve for all frame
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +16,7 @@ from torch import Tensor
 from . import energies
 from .observe import Observer, View
 from .outside_maps import chunks
+from .outside_normals import CameraNormals
 from .settings import RefineSettings
 from .surface import Integrator
 
@@ -35,35 +38,35 @@ class NormalField:
         """Canonical displacements [t, S, 3]."""
         return (self.static + self.dynamic[frames])[..., None] * self.observer.skin.normals
 
-    def run(self, normals: Tensor, weight: Tensor, log: dict[str, list[float]], tick) -> None:
-        """Follows camera-space normals [T, 3, H, W] with weight [T, 1, H, W]; `tick` is told the number of frames done."""
-        skin, seen = self.observer.skin, None
+    def run(self, normals: CameraNormals, log: dict[str, list[float]], tick: Callable[[int], None]) -> None:
+        """Follows an estimator's normals; `tick` is told the number of frames done."""
+        skin, settings, count = self.observer.skin, self.settings, len(self.dynamic)
+        changes, trusts = skin.normals.new_zeros(count, len(skin.vertices), 3), torch.zeros_like(self.dynamic)
+        seen: Tensor | None = None
         solvers: tuple[Integrator, Integrator] | None = None
-        for _ in range(self.settings.normal_rounds):
-            changes, weights, sights, angles = [], [], [], []
-            for part in chunks(len(normals)):
+        for _ in range(settings.normal_rounds):
+            sights, angle = [], 0.0
+            for part, wanted, weight in normals.chunks():
                 view = self.observer.view(part, self.displacement(part), None if seen is None else seen[part])
-                change, trust, angle = self._change(view, normals[part], weight[part])
-                changes.append(skin.at_faces(change * trust[..., None]))
-                weights.append(skin.at_faces(trust[..., None]))
+                change, trust, error = self._change(view, wanted, weight)
+                changes[part], trusts[part] = change * trust[..., None], trust
                 sights.append(view.seen)
-                angles.append(angle * len(change))
+                angle += float(error) * len(change) / count
                 tick(len(change))
             seen = torch.cat(sights)
-            log.setdefault("normals", []).append(float(sum(angles)) / len(normals))
-            change, trust = torch.cat(changes), torch.cat(weights)
-            total = trust.sum(0)
-            shared = change.sum(0) / total.clamp(min=1e-3)
+            log.setdefault("normals", []).append(angle)
+            total = skin.at_faces(trusts.sum(0)[:, None])
+            shared = skin.at_faces(changes.sum(0)) / total.clamp(min=1e-3)
             if solvers is None:
-                inside = skin.at_faces(self._face[:, None])[:, 0] * total[:, 0] / len(normals)
-                settings = self.settings
+                inside = skin.at_faces(self._face[:, None])[:, 0] * total[:, 0] / count
                 solvers = (
                     Integrator(skin, total[:, 0] / (total[:, 0] + 1), settings.bend, settings.static_reach),
                     Integrator(skin, inside, settings.bend, settings.dynamic_reach),
                 )
             self.static = self.static + solvers[0].solve(-shared[None], self.static)
-            own = change - shared * trust  # 0 where a frame sees nothing
-            self.dynamic = self.dynamic + solvers[1].solve(-own, self.dynamic)
+            for part in chunks(count):
+                own = skin.at_faces(changes[part]) - shared * skin.at_faces(trusts[part, :, None])  # 0 where a frame sees nothing
+                self.dynamic[part] += solvers[1].solve(-own, self.dynamic[part])
             mean = self.dynamic.mean(0, keepdim=True)
             self.dynamic, self.static = self.dynamic - mean, self.static + mean
 

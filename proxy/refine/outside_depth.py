@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .outside_maps import chunks, match_frames, refuse_if_empty, resize_known
+from ..frames import Frames
+from .outside_maps import CHUNK, MapFrames, refuse_if_empty, resize_known
+from .plain_fit import FitView, PlainFit
 
 SAMPLES = 16384  # pixels of a frame that scale and shift are solved from
 FEWEST = 50  # such pixels below which a frame has no depth
@@ -24,56 +27,72 @@ COLOUR = 0.02  # mean difference between channels above which a map is coloured
 OUTLIER = (0.03, 0.06)  # metres from the plain fit: surely the head .. surely a hand, the hair or the background
 
 
+class DepthTargets:
+    """Distances that the depth maps of T frames show, solved for when asked for."""
+
+    def __init__(self, maps: MapFrames, fit: PlainFit, found: _Fit, agrees: Tensor):
+        self._maps, self._fit, self._found, self._agrees = maps, fit, found, agrees
+
+    def at(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance [N, H, W] in metres along the view axis (0 where the weight is) and weight [N, H, W] 0..1 of some frames [N].
+
+        There is none where the map has no value, off the plain fit's skin or far from it, and in frames that do not correlate with it.
+        """
+        parts = [self._chunk(chosen) for chosen in frames.split(CHUNK)]
+        distance, weight = (torch.cat(values) for values in zip(*parts))
+        return distance, weight
+
+    def _chunk(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        base = self._fit.at(frames)
+        values, weight = _values(self._maps.pick(frames).to(base.distance), base)
+        frames = frames.to(weight.device)
+        line = self._found.scale[frames, None, None] * values + self._found.shift[frames, None, None]
+        distance = 1 / line.clamp(min=1e-3) if self._found.inverse else line
+        off = (distance - base.distance).abs()
+        weight = weight * ((OUTLIER[1] - off) / (OUTLIER[1] - OUTLIER[0])).clamp(0, 1)
+        weight = weight * self._agrees[frames, None, None]
+        return torch.where(weight > 0, distance, torch.zeros_like(distance)), weight
+
+
 def depth_targets(
-    images: Tensor, base_distance: Tensor, mask: Tensor, convention: str = "auto"
-) -> tuple[Tensor, Tensor]:
+    images: Tensor | Frames, fit: PlainFit, convention: str = "auto", tick: Callable[[int], None] = lambda count: None
+) -> DepthTargets:
     """Distances in metres from an estimator's depth map, at the frames' size.
 
     Args:
-        images: IMAGE batch [T or 1, H, W, 1 or 3] of any size; values in any unit, not finite where nothing is known.
-        base_distance: [T, h, w] distance of the plain fit along the view axis, metres, 0 outside.
-        mask: [T, h, w], 0..1 or bool: where distances are wanted.
+        images: IMAGE batch [T or 1, h, w, 1, 3 or 4] or file of any size; values in any unit, not finite where nothing is known.
+        fit: the T frames of the plain fit; distances are wanted on its skin.
         convention: "inverse" (near is white, values affine in 1 / distance: MiDaS, Depth Anything, normalised or not),
             "metric" (near is dark, values affine in the distance), or "auto".
+        tick: told the number of frames done in the first walk over the maps.
 
     Scale and shift are solved per frame against the plain fit by `scale_shift` with robust weights, so a map of the right
     relief lands at the fit's distance. "auto" reads near-is-white or near-is-dark off the sign of the correlation with the
     fit and takes the model, inverse or not, that leaves the smaller error; so it also takes inverted depth (near is white) and
     inverted disparity (near is dark).
 
-    Returns distance [T, h, w] in metres (0 where the weight is 0) and weight [T, h, w] in 0..1: none where the map has no
-    value, far from the fit, or in frames that do not correlate with it.
-
     Raises ValueError, with what was found and what to do, for an unknown convention, another shape, size or number of
     frames, coloured maps, maps without a value on the face, and maps that do not agree with the fit or the convention.
     """
     if convention not in ("auto", "inverse", "metric"):
         raise ValueError(f"there is no depth convention {convention!r}; choose auto, inverse or metric")
-    count, height, width = base_distance.shape
-    if images.ndim == 4 and images.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"the depth map has {images.shape[-1]} channels; connect a grey image")
-    images = match_frames(images, count, (height, width), "depth map")
-    values, weight = torch.empty_like(base_distance), torch.empty_like(base_distance)
-    finite = torch.zeros(count, dtype=torch.bool, device=base_distance.device)
-    for part in chunks(count):
-        grey = _grey(images[part].to(base_distance))
-        found = grey.isfinite()
-        finite[part] = found.flatten(1).any(1)
-        resized, known = resize_known(grey, found.to(grey), (height, width))
-        values[part], weight[part] = resized[:, 0], known[:, 0] * mask[part].to(known).clamp(0, 1)
-    weight = weight * (base_distance > 0)
-    fits, usable = _solve(values, base_distance, weight)
-    masked = ~(mask.flatten(1) > 0).any(1).to(finite.device)
-    refuse_if_empty(usable, finite, masked, "depth map", f"fewer than {FEWEST} pixels of different values on the face")
-    fit, agrees = _choose(fits, usable, convention)
-
-    scale, shift = fit.scale[:, None, None], fit.shift[:, None, None]
-    line = scale * values + shift
-    distance = 1 / line.clamp(min=1e-3) if fit.inverse else line
-    off = (distance - base_distance).abs()
-    weight = weight * ((OUTLIER[1] - off) / (OUTLIER[1] - OUTLIER[0])).clamp(0, 1)
-    weight = weight * agrees[:, None, None]
-    return torch.where(weight > 0, distance, torch.zeros_like(distance)), weight
+    maps = MapFrames(images, fit.count, fit.size, "depth map")
+    if maps.channels not in (1, 3, 4):
+        raise ValueError(f"the depth map has {maps.channels} channels; connect a grey image")
+    parts, kept = [], []
+    for part, found in maps.chunks():
+        base = fit.at(torch.arange(part.start, part.stop))
+        found = found.to(base.distance)
+        _refuse_colours(found)
+        parts.append(_solve(*_values(found, base), base.distance))
+        grey = found[..., :3].mean(-1)
+        kept.append(torch.stack([grey.isfinite().flatten(1).any(1), base.covered.flatten(1).any(1)]))
+        tick(len(found))
+    usable = torch.cat([part[2] for part in parts])
+    finite, wanted = torch.cat(kept, 1)
+    refuse_if_empty(usable, finite, ~wanted, "depth map", f"fewer than {FEWEST} pixels of different values on the face")
+    fits = _Fit.joined([part[0] for part in parts]), _Fit.joined([part[1] for part in parts])
+    return DepthTargets(maps, fit, *_choose(fits, usable, convention))
 
 
 def scale_shift(prediction: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,9 +124,22 @@ class _Fit:
     nearness: Tensor  # [T] correlation of the values with 1 / distance of the plain fit, -1..1
     error: Tensor  # [T] mean absolute error of the distance, metres
 
+    @staticmethod
+    def joined(parts: list[_Fit]) -> _Fit:
+        """Those of consecutive frames as one."""
+        values = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("scale", "shift", "nearness", "error")}
+        return _Fit(parts[0].inverse, **values)
 
-def _grey(images: Tensor) -> Tensor:
-    """Images [t, H, W, 1, 3 or 4] as one channel [t, 1, H, W]. Raises ValueError if they are coloured."""
+
+def _values(images: Tensor, base: FitView) -> tuple[Tensor, Tensor]:
+    """Values [t, H, W] of maps [t, h, w, 1, 3 or 4] at the fit's size and how far they are known on its skin [t, H, W] 0..1."""
+    grey = images[..., :3].mean(-1)[:, None]
+    resized, known = resize_known(grey, grey.isfinite().to(grey), base.distance.shape[1:])
+    return resized[:, 0], known[:, 0] * (base.covered & (base.distance > 0))
+
+
+def _refuse_colours(images: Tensor) -> None:
+    """Raises ValueError if images [t, H, W, 1, 3 or 4] are coloured."""
     colour = images[..., :3]
     finite = colour.isfinite().all(-1)
     if colour.shape[-1] == 3 and bool(finite.any()):
@@ -118,11 +150,10 @@ def _grey(images: Tensor) -> Tensor:
                 f"the depth map is coloured (its channels differ by {spread:.2f} on average); connect the estimator's grey "
                 f"depth, without a colour map"
             )
-    return colour.mean(-1)[:, None]
 
 
-def _solve(values: Tensor, distance: Tensor, weight: Tensor) -> tuple[tuple[_Fit, _Fit], Tensor]:
-    """The inverse and the linear model of values [T, h, w], and in which frames [T] there is anything to solve from."""
+def _solve(values: Tensor, weight: Tensor, distance: Tensor) -> tuple[_Fit, _Fit, Tensor]:
+    """The inverse and the linear model of values [t, H, W], and in which frames [t] there is anything to solve from."""
     step = max(1, math.ceil(math.sqrt(values[0].numel() / SAMPLES)))
     values, distance, weight = (x[:, ::step, ::step].flatten(1) for x in (values, distance, weight))
     near = 1 / distance.clamp(min=1e-3)
@@ -135,7 +166,7 @@ def _solve(values: Tensor, distance: Tensor, weight: Tensor) -> tuple[tuple[_Fit
         found = 1 / line.clamp(min=1e-3) if inverse else line
         error = (robust * (found - distance).abs()).sum(1) / robust.sum(1).clamp(min=1e-12)
         fits.append(_Fit(inverse, scale, shift, _correlation(values, near, robust), error))
-    return (fits[0], fits[1]), ((weight > 0.5).sum(1) >= FEWEST) & (fits[0].nearness != 0)
+    return *fits, ((weight > 0.5).sum(1) >= FEWEST) & (fits[0].nearness != 0)
 
 
 def _robust_weight(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""What normal and depth maps of outside estimators have in common: number of frames, size, and pixels without a value."""
+"""What maps of outside estimators have in common: number of frames, size, pixels without a value, and that they are read in chunks.
+
+A clip's maps stay where they are, in the caller's IMAGE batch or in a file. A first walk over them finds what the whole clip has in
+common, such as signs and units; what is made of them is made for a chunk when it is needed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..frames import Frames
+
 CHUNK = 8  # frames handled together: bounds the memory beside the result's own
 ASPECT = 0.05  # estimators round sides to multiples of 14 or 64 pixels; a larger difference is a crop or a stretch
 
@@ -17,34 +23,57 @@ ASPECT = 0.05  # estimators round sides to multiples of 14 or 64 pixels; a large
 class OutsideMaps:
     """What estimators and segmentations found in the T frames of a photo or clip, for `refine_head`; None: not known.
 
-    Maps may have another size than the frames, but their shape; a single one serves all frames.
+    Each is an IMAGE (MASK) batch, or the `Frames` of a file, which is read in chunks, several times. Maps may have another size than
+    the frames, but their shape; a single one serves all frames.
     """
 
-    normals: Tensor | None = None  # IMAGE [T or 1, h, w, 3 or 4] of unit normals in camera space, (n + 1) / 2 or -1..1: `camera_normals`
+    normals: Tensor | Frames | None = None  # IMAGE [T or 1, h, w, 3 or 4], camera space, (n + 1) / 2 or -1..1: `camera_normals`
     normal_convention: str = "auto"  # "opengl": green points up; "directx": down; "auto": as the fit has it
-    depth: Tensor | None = None  # IMAGE [T or 1, h, w, 1, 3 or 4], grey, in any unit: `depth_targets`
+    depth: Tensor | Frames | None = None  # IMAGE [T or 1, h, w, 1, 3 or 4], grey, in any unit: `depth_targets`
     depth_convention: str = "auto"  # "inverse": near is white, 1 / distance; "metric": near is dark, distance; "auto": as the fit has it
-    mask: Tensor | None = None  # MASK [T or 1, h, w] 0..1 of the person, or all but the person: `check_person_mask`
+    mask: Tensor | Frames | None = None  # MASK [T or 1, h, w] 0..1 of the person, or all but the person: `check_person_mask`
 
 
-def match_frames(images: Tensor, count: int, size: tuple[int, int], what: str) -> Tensor:
-    """Images [T or 1, H, W, C] of the `what` as [T, H, W, C], T = `count`; one image serves all frames.
+class MapFrames:
+    """One map of the kind `what` for each of T frames, read in chunks from an IMAGE batch or from a file; one map serves all frames."""
 
-    Raises ValueError for another shape, another number of frames than T or 1, or an aspect ratio unlike that of `size` (h, w).
-    """
-    if images.ndim != 4 or min(images.shape) == 0:
-        raise ValueError(f"expected a {what} of shape [T, H, W, C], found {list(images.shape)}; connect an IMAGE batch")
-    if images.shape[0] not in (1, count):
-        raise ValueError(
-            f"the {what} has {images.shape[0]} frames, but the track has {count}; connect one map per frame, or a single one"
-        )
-    height, width = images.shape[1:3]
-    if abs(width * size[0] / (height * size[1]) - 1) > ASPECT:
-        raise ValueError(
-            f"the {what} has {width} x {height} pixels, which is another shape than the frames' {size[1]} x {size[0]}; "
-            f"connect the map of the whole frame, neither cropped nor stretched"
-        )
-    return images.expand(count, -1, -1, -1)
+    def __init__(self, maps: Tensor | Frames, count: int, size: tuple[int, int], what: str):
+        """Maps [T or 1, h, w, C], T = `count`, of frames of the given size (H, W).
+
+        Raises ValueError for another shape, another number of frames than T or 1, or an aspect ratio unlike the frames'.
+        """
+        if isinstance(maps, Frames):
+            shape = [len(maps), maps.height, maps.width, 3]
+        else:
+            shape = list(maps.shape)
+            if maps.ndim != 4 or min(shape) == 0:
+                raise ValueError(f"expected a {what} of shape [T, H, W, C], found {shape}; connect an IMAGE batch")
+        found, height, width, self.channels = shape
+        if found not in (1, count):
+            raise ValueError(f"the {what} has {found} frames, but the track has {count}; connect one map per frame, or a single one")
+        if abs(width * size[0] / (height * size[1]) - 1) > ASPECT:
+            raise ValueError(
+                f"the {what} has {width} x {height} pixels, which is another shape than the frames' {size[1]} x {size[0]}; "
+                f"connect the map of the whole frame, neither cropped nor stretched"
+            )
+        self.count, self.size = count, size
+        if isinstance(maps, Frames) and found == 1:
+            maps = maps.frame(0).permute(1, 2, 0)[None]
+        self._maps = maps if isinstance(maps, Frames) else maps.expand(count, -1, -1, -1)
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Consecutive frames and their maps [t, h, w, C]."""
+        if isinstance(self._maps, Frames):
+            pictures = (images.permute(0, 2, 3, 1) for images in self._maps.chunks(CHUNK))
+        else:
+            pictures = (self._maps[part] for part in chunks(self.count))
+        yield from zip(chunks(self.count), pictures)
+
+    def pick(self, frames: Tensor) -> Tensor:
+        """The maps [N, h, w, C] of some frames [N]."""
+        if isinstance(self._maps, Frames):
+            return self._maps.pick(frames.tolist()).permute(0, 2, 3, 1)
+        return self._maps[frames.to(self._maps.device)]
 
 
 def chunks(count: int) -> Iterator[slice]:

@@ -6,14 +6,18 @@ the user did not see turned.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..frames import Frames
 from ..inpaint import dilate
-from .outside_maps import chunks, match_frames, refuse_if_empty, resize_known
+from .outside_maps import MapFrames, refuse_if_empty, resize_known
+from .plain_fit import PlainFit
 
 CONVENTIONS = {  # signs of x, y and z that lead to OpenGL's camera space: x right, y up, z to the viewer
     "opengl": (1, 1, 1),
@@ -35,18 +39,41 @@ TURN_GAIN = 0.5  # of the disagreement is left when such a turn is undone
 SIGNED = 0.002  # share of values clearly below 0 that tells a map in -1..1
 
 
-def camera_normals(images: Tensor, base: Tensor, mask: Tensor, convention: str = "auto") -> tuple[Tensor, Tensor]:
-    """Camera-space normals of an estimator at the frames' size.
+@dataclasses.dataclass(frozen=True)
+class CameraNormals:
+    """Camera-space normals of T frames at the frames' size, decoded when asked for."""
+
+    maps: MapFrames
+    signed: bool  # values are in -1..1
+    signs: tuple[int, int, int]  # of x, y and z
+    agrees: Tensor  # [T] bool: frames that agree with the plain fit
+    covered: Tensor  # [T, ceil(H W / 8)] uint8: where normals are wanted, by `_pack`
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Consecutive frames, their normals [t, 3, H, W] and the weight [t, 1, H, W] 0..1 of these.
+
+        Normals are unit vectors in OpenGL's camera space (x right, y up, z to the viewer), 0 where the weight is: off the plain fit's
+        skin, where the map has none, and in frames that disagree with the fit.
+        """
+        for part, images in self.maps.chunks():
+            covered = _unpack(self.covered[part] * self.agrees[part, None], self.maps.size)
+            normals, known = decode_normals(images.to(covered.device), self.signed, self.maps.size)
+            weight = known * covered[:, None]
+            normals = normals * normals.new_tensor(self.signs)[:, None, None]
+            yield part, torch.where(weight > 0, normals, torch.zeros_like(normals)), weight
+
+
+def camera_normals(
+    images: Tensor | Frames, fit: PlainFit, convention: str = "auto", tick: Callable[[int], None] = lambda count: None
+) -> CameraNormals:
+    """Camera-space normals of an estimator.
 
     Args:
-        images: IMAGE batch [T or 1, H, W, 3 or 4] of any size, encoded (n + 1) / 2 or in -1..1. Pixels that are not finite,
+        images: IMAGE batch [T or 1, h, w, 3 or 4] or file of any size, encoded (n + 1) / 2 or in -1..1. Pixels that are not finite,
             whose decoded length is far from 1, or of a flat blue background hold no normal.
-        base: unit normals [T, h, w, 3] of the plain fit in camera space, zeros where it has none.
-        mask: [T, h, w], 0..1 or bool: where normals are wanted.
-        convention: "opengl", "directx", or "auto": the signs of the axes that agree with `base`.
-
-    Returns normals [T, 3, h, w] (OpenGL: x right, y up, z to the viewer; unit, zero where the weight is) and their weight
-    [T, 1, h, w] in 0..1. Frames without a usable normal, or whose normals disagree with the fit's, have weight 0.
+        fit: the T frames of the plain fit; normals are wanted on its skin.
+        convention: "opengl", "directx", or "auto": the signs of the axes that agree with the fit.
+        tick: told the number of frames done in the first walk over the maps.
 
     Raises ValueError, with what was found and what to do, for an unknown convention, another shape, size or number of
     frames, maps without any usable normal, and maps that do not agree with the fit: noise, another clip, or axes other than
@@ -55,28 +82,26 @@ def camera_normals(images: Tensor, base: Tensor, mask: Tensor, convention: str =
     """
     if convention not in ("auto", "opengl", "directx"):
         raise ValueError(f"there is no normal convention {convention!r}; choose auto, opengl or directx")
-    count, height, width = base.shape[:3]
-    if images.ndim == 4 and images.shape[-1] not in (3, 4):
-        raise ValueError(f"the normal map has {images.shape[-1]} channels; connect an image with x, y and z as red, green and blue")
-    images = match_frames(images, count, (height, width), "normal map")
-    signed = _is_signed(images)
-    normals = base.new_empty(count, 3, height, width)
-    weight = base.new_empty(count, 1, height, width)
-    moments = base.new_empty(count, 7, 7, dtype=torch.float64)
-    finite = torch.zeros(count, dtype=torch.bool, device=base.device)
-    for part in chunks(count):
-        found = images[part].to(base)
-        finite[part] = found.isfinite().any(-1).flatten(1).any(1)
-        normals[part], known = decode_normals(found, signed, (height, width))
-        weight[part] = known * mask[part, None].to(base).clamp(0, 1)
-        moments[part] = _moments(base[part], normals[part], weight[part])
-    moments = moments.cpu()
-    masked = ~(mask.flatten(1) > 0).any(1).to(base.device)
-    refuse_if_empty(moments[:, 0, 0].to(base.device) > 0, finite, masked, "normal map", "no vector of length 1 on the face")
+    maps = MapFrames(images, fit.count, fit.size, "normal map")
+    if maps.channels not in (3, 4):
+        raise ValueError(f"the normal map has {maps.channels} channels; connect an image with x, y and z as red, green and blue")
+    signed = _is_signed(maps)
+    moments, finite, covered = [], [], []
+    for part, found in maps.chunks():
+        base = fit.at(torch.arange(part.start, part.stop))
+        found = found.to(base.normals)
+        normals, known = decode_normals(found, signed, fit.size)
+        finite.append(found.isfinite().any(-1).flatten(1).any(1))
+        moments.append(_moments(base.normals, normals, known * base.covered[:, None]))
+        covered.append(_pack(base.covered))
+        tick(len(found))
+    covered = torch.cat(covered)
+    moments = torch.cat(moments).cpu()
+    usable = (moments[:, 0, 0] > 0).to(covered.device)
+    refuse_if_empty(usable, torch.cat(finite), ~covered.any(1), "normal map", "no vector of length 1 on the face")
     signs = _signs(moments, convention)
-    weight *= (_agreement(moments, signs) > FRAME_AGREEMENT).to(weight)[:, None, None, None]
-    normals = normals * normals.new_tensor(signs)[:, None, None]
-    return torch.where(weight > 0, normals, torch.zeros_like(normals)), weight
+    agrees = (_agreement(moments, signs) > FRAME_AGREEMENT).to(covered.device)
+    return CameraNormals(maps, signed, signs, agrees, covered)
 
 
 def decode_normals(images: Tensor, signed: bool, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -98,11 +123,27 @@ def _flat_blue(vectors: Tensor) -> Tensor:
     return dilate(1 - dilate(1 - axis, FLAT // 2), FLAT // 2) > 0.5
 
 
-def _is_signed(images: Tensor) -> bool:
-    """Whether a batch holds vectors in -1..1 rather than colours in 0..1. Resampling alone undershoots black only a little."""
-    step = max(1, min(images.shape[1:3]) // 64)
-    values = images[:, ::step, ::step, :3]
-    return bool((values < -0.1).sum() > SIGNED * values.isfinite().sum())
+def _pack(mask: Tensor) -> Tensor:
+    """Masks [t, H, W] bool as bits [t, ceil(H W / 8)] uint8."""
+    bits = mask.flatten(1).byte()
+    bits = F.pad(bits, (0, -bits.shape[1] % 8)).unflatten(1, (-1, 8))
+    return (bits << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(-1, dtype=torch.uint8)
+
+
+def _unpack(packed: Tensor, size: tuple[int, int]) -> Tensor:
+    """The masks [t, H, W] bool of `_pack`, `size` (H, W)."""
+    bits = (packed[..., None] >> torch.arange(8, dtype=torch.uint8, device=packed.device)) & 1
+    return bits.flatten(1)[:, : size[0] * size[1]].unflatten(1, size).bool()
+
+
+def _is_signed(maps: MapFrames) -> bool:
+    """Whether maps hold vectors in -1..1 rather than colours in 0..1. Resampling alone undershoots black only a little."""
+    below = known = 0
+    for _, images in maps.chunks():
+        step = max(1, min(images.shape[1:3]) // 64)
+        values = images[:, ::step, ::step, :3]
+        below, known = below + int((values < -0.1).sum()), known + int(values.isfinite().sum())
+    return below > SIGNED * known
 
 
 def _moments(base: Tensor, found: Tensor, weight: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ of the face, the jaw, the ears and the neck, and there only where the picture sh
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..frames import Frames
 from ..head_model import HeadModel
 from ..inpaint import dilate
 from ..landmarks import Landmarker
@@ -19,7 +21,8 @@ from ..photo_light import PERSON, face_skin
 from ..posing import Shot
 from ..render_interior import dense_template, part_vertices
 from ..warp2d import sample_pixels
-from .outside_maps import match_frames, name_frames
+from .outside_maps import MapFrames, name_frames
+from .plain_fit import PlainFit
 
 COVERED, FREE = 0.6, 0.1  # share of the face that a mask of the person covers at least, and an inverted one at most
 AROUND = 0.6  # share of what lies beside and above the head that an inverted mask covers at least
@@ -36,24 +39,44 @@ ROUNDS = 10  # of the fit of skin's colours
 MEDIAN = 2.366  # of the squared distance from the mean of a normal distribution in three dimensions, in standard deviations
 
 
-def check_person_mask(mask: Tensor, head: Tensor) -> Tensor:
-    """A MASK batch [T or 1, h, w] of the person for all frames, the right way round: [T, h, w], not finite read as 0.
+@dataclasses.dataclass(frozen=True)
+class PersonMask:
+    """A person's mask in T frames, the right way round."""
 
-    `head` [T, H, W] (0..1 or bool) is the plain fit's coverage. A mask that leaves the head free and covers what is beside and
-    above it is inverted and is turned over. Raises ValueError for another shape or number of frames, empty masks, and masks
-    that are neither the person nor its inverse.
+    maps: MapFrames
+    inverted: bool
+
+    def at(self, frames: Tensor) -> Tensor:
+        """Masks [N, h, w] 0..1 of some frames [N], at their own size; what is not finite is 0 in them as they were given."""
+        mask = _finite(self.maps.pick(frames))
+        return 1 - mask if self.inverted else mask
+
+
+def check_person_mask(mask: Tensor | Frames, fit: PlainFit, tick: Callable[[int], None] = lambda count: None) -> PersonMask:
+    """A MASK batch [T or 1, h, w] or file of the person in the T frames of the plain fit, the right way round.
+
+    A mask that leaves the fitted head free and covers what is beside and above it is inverted and is turned over. `tick` is told
+    the number of frames done in the first walk over the masks. Raises ValueError for another shape or number of frames, empty masks,
+    and masks that are neither the person nor its inverse.
     """
-    if mask.ndim != 3:
-        raise ValueError(f"expected a person mask of shape [T, H, W], found {list(mask.shape)}; connect a MASK batch")
-    count, *size = head.shape
-    mask = match_frames(mask[..., None], count, tuple(size), "person mask")[..., 0].to(head.device).float()
-    mask = mask.nan_to_num(0.0, 0.0, 0.0).clamp(0, 1)
-    covered, around = _coverage(mask, head)
+    if isinstance(mask, Tensor):
+        if mask.ndim != 3:
+            raise ValueError(f"expected a person mask of shape [T, H, W], found {list(mask.shape)}; connect a MASK batch")
+        mask = mask[..., None]
+    maps = MapFrames(mask, fit.count, fit.size, "person mask")
+    sums, empty = 0, []
+    for part, images in maps.chunks():
+        head = fit.at(torch.arange(part.start, part.stop)).head
+        found = _finite(images.to(head.device))
+        sums = sums + _coverage(found, head)
+        empty.append(~(found.flatten(1) > EDGE).any(1))
+        tick(len(found))
+    covered, around = (sums[0] / sums[1].clamp(min=1e-6)).tolist()
     if covered >= COVERED:
-        return mask
+        return PersonMask(maps, False)
     if covered <= FREE and around >= AROUND:
-        return 1 - mask
-    empty = ~(mask.flatten(1) > EDGE).any(1)
+        return PersonMask(maps, True)
+    empty = torch.cat(empty)
     if bool(empty.all()):
         raise ValueError(f"the person mask is empty ({name_frames(empty)}); connect a mask that is white on the person, or none")
     raise ValueError(
@@ -62,10 +85,15 @@ def check_person_mask(mask: Tensor, head: Tensor) -> Tensor:
     )
 
 
+def _finite(images: Tensor) -> Tensor:
+    """Masks [t, h, w] 0..1 of maps [t, h, w, C], 0 where these are not finite."""
+    return images.float().mean(-1).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1)
+
+
 def person_silhouette(frames: Tensor, landmarker: Landmarker, mask: Tensor | None = None) -> Tensor:
     """Mask [t, H, W] 0..1 of the person in frames [t, 3, H, W].
 
-    From the landmarker's segmentation, or from the frames' part [t, h, w] of what `check_person_mask` returned, resized.
+    From the landmarker's segmentation, or from the frames' masks [t, h, w] from `PersonMask.at`, resized.
     """
     if mask is None:
         return landmarker.segment(frames).to(frames)
@@ -100,15 +128,16 @@ def silhouette_weight(shot: Shot, frames: Tensor, person: Tensor) -> Tensor:
     return weight
 
 
-def _coverage(mask: Tensor, head: Tensor) -> tuple[float, float]:
-    """Shares of the head's surface and of what lies beside and above it that a mask covers, over all frames."""
+def _coverage(mask: Tensor, head: Tensor) -> Tensor:
+    """Sums [2, 2] over frames: how much of the head, and of what lies beside and above it, a mask [t, h, w] covers; how much there is."""
     scale = min(1.0, 128 / max(mask.shape[-2:]))
     size = [max(8, round(side * scale)) for side in mask.shape[-2:]]
     mask, head = (F.interpolate(x[:, None].float(), size=size, mode="area") for x in (mask, head.to(mask)))
     rows = torch.arange(size[0], device=mask.device)[:, None]
     middle = (head * rows).sum((1, 2, 3)) / head.sum((1, 2, 3)).clamp(min=1e-6)  # [T] of the head, in rows
     around = (1 - dilate(head, max(size) // 16)) * (rows < middle[:, None, None, None]) * (head.amax((1, 2, 3), keepdim=True) > 0)
-    return tuple(float((mask * region).sum() / region.sum().clamp(min=1e-6)) for region in (head, around))
+    regions = torch.stack([head, around]).double()
+    return torch.stack([(mask * regions).flatten(1).sum(1), regions.flatten(1).sum(1)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,9 @@ from ..frames import Frames
 from ..landmarks import load_landmarker
 from . import energies
 from .observe import Observer
+from .outside_depth import DepthTargets
 from .outside_maps import chunks
-from .person import person_silhouette
+from .person import PersonMask, person_silhouette
 from .positions import depth_offsets, mirror_pairs, outline_offsets, unseen_weight
 from .settings import RefineSettings
 from .surface import factor, field_precision, mirror_precision
@@ -41,23 +42,23 @@ class PositionField:
     def run(
         self,
         frames: Frames,
-        mask: Tensor | None,
-        depth: tuple[Tensor, Tensor] | None,
+        mask: PersonMask | None,
+        depth: DepthTargets | None,
         log: dict[str, list[float]],
         tick: Callable[[int], None],
     ) -> None:
         """Follows the silhouette and, if given, depth.
 
-        `mask` [T, h, w] is what `person.check_person_mask` returned, or None: the person is found in the frames. `depth` are distance
-        and weight [T, H, W] of `outside_depth.depth_targets`. Some frames are looked at, spread over those with a face; `tick` is told
-        the number of frames done.
+        Without a mask the person is found in the frames. Some frames are looked at, spread over those with a face; `tick` is told the
+        number of frames done.
         """
         skin, settings = self.observer.skin, self.settings
         valid = self.observer.track.valid.nonzero()[:, 0].cpu()
         chosen = valid[torch.linspace(0, len(valid) - 1, min(settings.position_frames, len(valid))).round().long()].unique()
         observer, pictures = self.observer.at(chosen), frames.pick(chosen.tolist()).to(self.static)
         landmarker = load_landmarker(self.static.device)
-        person = person_silhouette(pictures, landmarker, None if mask is None else mask[chosen])
+        person = person_silhouette(pictures, landmarker, None if mask is None else mask.at(chosen))
+        distance, trust = (None, None) if depth is None else depth.at(chosen)
         area = torch.from_numpy(skin.mass()).to(self.static)
         prior = field_precision(skin, settings.position, settings.position_length)
         for _ in range(ROUNDS):
@@ -69,8 +70,7 @@ class PositionField:
                 sights.append(view.seen)
                 evidence = {"silhouette": (outline_offsets(shot, skin.vertices, pictures[part], person[part]), settings.outline_noise)}
                 if depth is not None:
-                    distance, trust = (value[chosen[part].to(value.device), None] for value in depth)
-                    evidence["depth"] = depth_offsets(view, distance, trust), settings.depth_noise
+                    evidence["depth"] = depth_offsets(view, distance[part, None], trust[part, None]), settings.depth_noise
                 for name, ((offset, weight), noise) in evidence.items():
                     weight = weight / noise**2
                     total, pulled = total + weight.sum(0), pulled + (weight * offset).sum(0)

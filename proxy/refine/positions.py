@@ -33,7 +33,7 @@ def depth_offsets(view: View, distance: Tensor, weight: Tensor) -> tuple[Tensor,
     """Offsets [t, S] in metres along the posed normals that bring the skin to a measured surface, and their weight [t, S] 0..1.
 
     `distance` [t, 1, H, W] (metres along the view axis, at the size of the camera's pictures) and `weight` [t, 1, H, W] (0..1) are
-    those of `outside_depth.depth_targets`. The measured point of a vertex p lies on its viewing ray, at m = p D / z for the distance D
+    those of `outside_depth.DepthTargets`. The measured point of a vertex p lies on its viewing ray, at m = p D / z for the distance D
     found there and z = -p_z. To first order the surface around m is parallel to the skin around p, so that the vertex has to reach
     the plane through m across its own normal n:
 

@@ -27,9 +27,10 @@ from .albedo import clip_albedo
 from .normal_field import NormalField
 from .observe import Observer
 from .outside_depth import depth_targets
-from .outside_maps import OutsideMaps, chunks
-from .outside_normals import camera_normals
+from .outside_maps import OutsideMaps
+from .outside_normals import CameraNormals, camera_normals
 from .person import check_person_mask
+from .plain_fit import PlainFit
 from .position_field import PositionField
 from .register import Registration
 from .settings import RefineSettings
@@ -85,18 +86,16 @@ def refine_head(
         _check(frames, track, model)
         observer = Observer(model, track)
         log: dict[str, list[float]] = {}
-        mapped = any(given is not None for given in (maps.normals, maps.depth, maps.mask))
-        tick = _counter(progress, (mapped + _passes(settings, track, maps)) * len(track))
-        base = _fitted(observer, tick) if mapped else None
+        tick = _counter(progress, _passes(settings, track, maps) * len(track))
+        fit = PlainFit(observer)
+        normals = None if maps.normals is None else camera_normals(maps.normals, fit, maps.normal_convention, tick)
+        depth = None if maps.depth is None else depth_targets(maps.depth, fit, maps.depth_convention, tick)
+        mask = None if maps.mask is None else check_person_mask(maps.mask, fit, tick)
         positions = PositionField(observer, settings)
         if settings.position_frames > 0:
-            depth = None
-            if maps.depth is not None:
-                depth = depth_targets(maps.depth, base.distance, base.covered, maps.depth_convention)
-            mask = None if maps.mask is None else check_person_mask(maps.mask, base.head)
             positions.run(frames, mask, depth, log, tick)
             observer = observer.over(positions.displacement(slice(None)))
-        relief = _relief(observer, frames, settings, maps, base, log, tick)
+        relief = _relief(observer, frames, settings, normals, log, tick)
         registration = Registration(observer, settings, relief.displacement)
         if int(track.valid.sum()) > 1:
             registration.run(frames, log, tick)
@@ -147,19 +146,17 @@ def _relief(
     observer: Observer,
     frames: Frames,
     settings: RefineSettings,
-    maps: OutsideMaps,
-    base: _Fitted | None,
+    normals: CameraNormals | None,
     log: dict[str, list[float]],
     tick: Callable[[int], None],
 ) -> NormalField | ShadingField:
     """What lies along the normals: from outside normals if there are any, else from shading."""
-    if maps.normals is None:
+    if normals is None:
         field = ShadingField(observer, settings)
         field.run(frames, log, tick)
         return field
-    wanted, weight = camera_normals(maps.normals, base.normals, base.covered, maps.normal_convention)
     field = NormalField(observer, settings)
-    field.run(wanted, weight, log, tick)
+    field.run(normals, log, tick)
     return field
 
 
@@ -171,10 +168,11 @@ def _check(frames: Frames, track: HeadTrack, model: HeadModel) -> None:
 
 
 def _passes(settings: RefineSettings, track: HeadTrack, maps: OutsideMaps) -> int:
-    """How often every frame is looked at beside `_fitted`, the texture counted as one."""
+    """How often every frame is looked at, the texture counted as one."""
     registered = 1 + len(settings.levels) if int(track.valid.sum()) > 1 else 1
     relief = int(settings.shading_rounds > 0) if maps.normals is None else settings.normal_rounds
-    return registered + relief + (settings.position_frames > 0) + 1
+    mapped = sum(given is not None for given in (maps.normals, maps.depth, maps.mask))
+    return mapped + registered + relief + (settings.position_frames > 0) + 1
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
@@ -187,30 +185,6 @@ def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
             progress(done, total)
 
     return tick
-
-
-@dataclasses.dataclass(frozen=True)
-class _Fitted:
-    """What the plain fit looks like in T frames, to tell the conventions of outside maps by."""
-
-    normals: Tensor  # [T, H, W, 3] camera space, 0 off the skin
-    distance: Tensor  # [T, H, W] metres along the view axis, 0 off the head
-    covered: Tensor  # [T, H, W] bool: skin, in frames with a face
-    head: Tensor  # [T, H, W] bool: the head, in frames with a face
-
-
-def _fitted(observer: Observer, tick: Callable[[int], None]) -> _Fitted:
-    parts = []
-    stage, track = observer.stage, observer.track
-    for part in chunks(len(track)):
-        shot = stage.shot(observer.posed(part, observer.skin.normals.new_zeros(1, len(observer.skin.vertices), 3)))
-        drawn, away = shot.pixels(shot.normals, -shot.vertices[..., 2:])
-        image = shot.raster.scatter(torch.cat([torch.nn.functional.normalize(drawn, dim=-1), away], -1))
-        skin = stage.parts_and_empty[shot.raster.ids.long()] == 0
-        valid = track.valid[part, None, None]
-        parts.append((image[..., :3] * skin[..., None], image[..., 3], skin & valid, shot.raster.mask & valid))
-        tick(len(skin))
-    return _Fitted(*(torch.cat(values) for values in zip(*parts)))
 
 
 def _fields(skin: Tensor, observer: Observer, settings: RefineSettings) -> Fields:

@@ -10,6 +10,7 @@ from expportrait.proxy.camera import Camera
 from expportrait.proxy.head_model import JOINTS, HeadModel
 from expportrait.proxy.head_track import HeadTrack
 from expportrait.proxy.posing import Stage, camera_space
+from expportrait.proxy.refine.plain_fit import FitView
 
 SIZE = 192
 YAWS = (-0.5, -0.2, 0.1, 0.4)
@@ -17,9 +18,25 @@ YAWS = (-0.5, -0.2, 0.1, 0.4)
 
 @dataclasses.dataclass
 class Views:
+    """T frames of a head, which stand for a `PlainFit` too."""
+
     normals: torch.Tensor  # [T, H, W, 3] unit, zero outside
     distance: torch.Tensor  # [T, H, W] metres, 0 outside
     mask: torch.Tensor  # [T, H, W] bool: the face
+
+    @property
+    def count(self) -> int:
+        return len(self.mask)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return tuple(self.mask.shape[1:])
+
+    def at(self, frames: torch.Tensor) -> FitView:
+        return FitView(self.normals[frames], self.distance[frames], self.mask[frames], self.mask[frames])
+
+    def within(self, mask: torch.Tensor) -> "Views":
+        return dataclasses.replace(self, mask=mask)
 
 
 def render(model: HeadModel, track: HeadTrack, size: int = SIZE) -> Views:

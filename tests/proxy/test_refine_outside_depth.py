@@ -33,6 +33,11 @@ def metric_picture(distance, far=0.0):
     return torch.where(distance > 0, distance, torch.full_like(distance, far))[..., None]
 
 
+def found_depth(images, fit, convention="auto"):
+    """Distance and weight [T, H, W] of all frames."""
+    return depth_targets(images, fit, convention).at(torch.arange(fit.count))
+
+
 PICTURES = {
     "inverse": inverse_picture,
     "metric": metric_picture,
@@ -43,7 +48,7 @@ PICTURES = {
 
 @pytest.mark.parametrize("kind", PICTURES)
 def test_any_depth_of_the_fit_itself_comes_back(fit, kind):
-    distance, weight = depth_targets(PICTURES[kind](fit.distance), fit.distance, fit.mask)
+    distance, weight = found_depth(PICTURES[kind](fit.distance), fit)
     assert distance.shape == weight.shape == fit.distance.shape
     assert (weight[fit.mask] == 1).all() and not weight[~fit.mask].any()
     assert (distance - fit.distance)[fit.mask].abs().max() < 2e-4
@@ -55,7 +60,7 @@ def test_relief_of_a_depth_map_is_kept(seen, fit, kind, stated, generator):
     """What comes back is the person's relief, up to the scale and shift that a plain fit can tell."""
     images = PICTURES[kind](seen.distance)
     noise = 0.002 * torch.randn(images.shape, generator=generator)
-    distance, weight = depth_targets((images + noise).expand(-1, -1, -1, 3), fit.distance, fit.mask, kind if stated else "auto")
+    distance, weight = found_depth((images + noise).expand(-1, -1, -1, 3), fit, kind if stated else "auto")
     both = seen.mask & fit.mask
     value, target = (1 / distance.clamp(min=0.1), 1 / seen.distance.clamp(min=0.1)) if kind == "inverse" else (distance, seen.distance)
     used = (weight > 0.5) & both
@@ -71,7 +76,7 @@ def test_relief_of_a_depth_map_is_kept(seen, fit, kind, stated, generator):
 @pytest.mark.parametrize("size", [131, 250, 385])
 def test_depth_of_another_size_lands_within_a_millimetre(model, fit, size):
     other = render(model, fit_track(model), size)
-    distance, weight = depth_targets(inverse_picture(other.distance), fit.distance, fit.mask)
+    distance, weight = found_depth(inverse_picture(other.distance), fit)
     chosen = inner(fit.mask, 4)
     assert (weight[chosen] > 0.9).all()
     assert (distance - fit.distance)[chosen].abs().mean() < 1e-3
@@ -85,7 +90,7 @@ def test_a_hand_and_holes_in_a_depth_map(fit):
     images[:, 100:104] = torch.nan
     images[1] = torch.nan
     images[2] = 0.3
-    distance, weight = depth_targets(images, fit.distance, fit.mask)
+    distance, weight = found_depth(images, fit)
     assert not weight[hidden].any() and not weight[:, 100:104].any() and not weight[1:3].any()
     rest = fit.mask & ~hidden & (weight > 0)
     assert rest[[0, 3]].sum() > 0.6 * fit.mask[[0, 3]].sum()
@@ -96,16 +101,16 @@ def test_a_hand_and_holes_in_a_depth_map(fit):
 def test_depth_maps_that_do_not_fit_are_refused(fit, generator):
     noise = torch.rand(4, 50, 50, 1, generator=generator)
     with pytest.raises(ValueError, match=r"does not follow the fitted face: the correlation with its nearness is at best -?0\.\d\d"):
-        depth_targets(noise, fit.distance, fit.mask)
+        depth_targets(noise, fit)
     with pytest.raises(ValueError, match=r"near is white in the depth map \(correlation 1\.00.* is not metric; choose inverse or auto"):
-        depth_targets(inverse_picture(fit.distance), fit.distance, fit.mask, "metric")
+        depth_targets(inverse_picture(fit.distance), fit, "metric")
     with pytest.raises(ValueError, match=r"near is dark in the depth map \(correlation -1\.00.* is not inverse; choose metric or auto"):
-        depth_targets(metric_picture(fit.distance), fit.distance, fit.mask, "inverse")
+        depth_targets(metric_picture(fit.distance), fit, "inverse")
     with pytest.raises(ValueError, match="no depth convention 'linear'; choose auto, inverse or metric"):
-        depth_targets(noise, fit.distance, fit.mask, "linear")
+        depth_targets(noise, fit, "linear")
     coloured = torch.cat([noise, 1 - noise, noise.square()], -1)
     with pytest.raises(ValueError, match=r"coloured \(its channels differ by 0\.\d\d on average\); connect the estimator's grey"):
-        depth_targets(coloured, fit.distance, fit.mask)
+        depth_targets(coloured, fit)
     flat = torch.full((4, 50, 50, 1), 0.5)
     flat[0] = torch.nan
     mask = fit.mask.clone()
@@ -115,7 +120,7 @@ def test_depth_maps_that_do_not_fit_are_refused(fit, generator):
         match=r"no frame of the depth map can be used \(frame 0: no finite value; frame 1: nothing inside the mask; "
         r"frames 2 to 3: fewer than 50 pixels of different values on the face\)",
     ):
-        depth_targets(flat, fit.distance, mask)
+        depth_targets(flat, fit.within(mask))
 
 
 def test_scale_and_shift_are_the_least_squares_ones(generator):

@@ -15,7 +15,7 @@ from expportrait.proxy.refine.outside_normals import camera_normals
 from expportrait.proxy.rotation import to_matrix
 
 sys.path.insert(0, str(Path(__file__).parent))
-from estimator_views import SIZE, YAWS, fit_track, inner, render, true_track  # noqa: E402
+from estimator_views import SIZE, YAWS, Views, fit_track, inner, render, true_track  # noqa: E402
 from painted_head import make_track  # noqa: E402
 
 FLIPS = {"opengl": (1, 1, 1), "directx": (1, -1, 1), "opencv": (1, -1, -1), "x": (-1, 1, 1), "xy": (-1, -1, 1), "z": (1, 1, -1)}
@@ -38,6 +38,12 @@ def encode(normals, signs=(1, 1, 1), background=(0.0, 0.0, 0.0)):
     return torch.where(empty, torch.tensor(background), colours).mul(255).round() / 255
 
 
+def found_normals(images, fit, convention="auto"):
+    """Normals [T, 3, H, W] and weight [T, 1, H, W] of all frames."""
+    parts = [values for _, *values in camera_normals(images, fit, convention).chunks()]
+    return tuple(torch.cat(values) for values in zip(*parts))
+
+
 def degrees(found, expected, chosen):
     """Mean angle between found [T, 3, H, W] and expected [T, H, W, 3] over the chosen pixels [T, H, W]."""
     cosine = (found.permute(0, 2, 3, 1) * expected).sum(-1)[chosen]
@@ -47,7 +53,7 @@ def degrees(found, expected, chosen):
 @pytest.mark.parametrize("flip", FLIPS)
 @pytest.mark.parametrize("background", [(0.0, 0.0, 0.0), (0.5, 0.5, 1.0), (0.5, 0.5, 0.5)])
 def test_the_signs_of_a_normal_map_are_found(seen, fit, flip, background):
-    normals, weight = camera_normals(encode(seen.normals, FLIPS[flip], background), fit.normals, fit.mask)
+    normals, weight = found_normals(encode(seen.normals, FLIPS[flip], background), fit)
     assert normals.shape == (4, 3, SIZE, SIZE) and weight.shape == (4, 1, SIZE, SIZE)
     both = seen.mask & fit.mask
     assert degrees(normals, seen.normals, both) < 0.3
@@ -61,20 +67,20 @@ def test_the_signs_of_a_normal_map_are_found(seen, fit, flip, background):
 
 
 def test_a_stated_convention_is_used_and_checked(seen, fit):
-    normals, _ = camera_normals(encode(seen.normals, FLIPS["directx"]), fit.normals, fit.mask, "directx")
+    normals, _ = found_normals(encode(seen.normals, FLIPS["directx"]), fit, "directx")
     assert degrees(normals, seen.normals, seen.mask & fit.mask) < 0.3
     with pytest.raises(ValueError, match=r"is directx, not opengl \(mean cosine .* 0\.9\d as directx.*\); choose directx"):
-        camera_normals(encode(seen.normals, FLIPS["directx"]), fit.normals, fit.mask, "opengl")
+        camera_normals(encode(seen.normals, FLIPS["directx"]), fit, "opengl")
     with pytest.raises(ValueError, match="is opencv, not opengl .*; choose auto$"):
-        camera_normals(encode(seen.normals, FLIPS["opencv"]), fit.normals, fit.mask, "opengl")
+        camera_normals(encode(seen.normals, FLIPS["opencv"]), fit, "opengl")
     with pytest.raises(ValueError, match="no normal convention 'blender'; choose auto, opengl or directx"):
-        camera_normals(encode(seen.normals), fit.normals, fit.mask, "blender")
+        camera_normals(encode(seen.normals), fit, "blender")
 
 
 @pytest.mark.parametrize("size", [131, 250, 518])
 def test_normals_of_another_size_land_within_a_degree(model, seen, fit, size):
     other = render(model, true_track(model), size)
-    normals, weight = camera_normals(encode(other.normals), fit.normals, fit.mask)
+    normals, weight = found_normals(encode(other.normals), fit)
     mean = F.avg_pool2d(seen.normals.permute(0, 3, 1, 2), 3, 1, 1).norm(dim=1)
     chosen = inner(seen.mask & fit.mask & (mean > 0.97), 1)  # off the outline and the nose's, where a pixel sees two surfaces
     assert chosen.sum() > 0.7 * seen.mask.sum()
@@ -86,7 +92,7 @@ def test_normals_of_another_size_land_within_a_degree(model, seen, fit, size):
 def test_signed_floats_noise_holes_and_alpha(seen, fit, generator):
     both = seen.mask & fit.mask
     noisy = seen.normals + 0.05 * torch.randn(seen.normals.shape, generator=generator)
-    normals, _ = camera_normals(noisy * torch.tensor([1.0, -1.0, 1.0]), fit.normals, fit.mask)
+    normals, _ = found_normals(noisy * torch.tensor([1.0, -1.0, 1.0]), fit)
     assert degrees(normals, seen.normals, both) < 5  # of its own noise
 
     images = encode(seen.normals)
@@ -96,25 +102,26 @@ def test_signed_floats_noise_holes_and_alpha(seen, fit, generator):
     images[0] = torch.inf
     images[1] = 0
     images = torch.cat([images, torch.ones_like(images[..., :1])], -1)
-    normals, weight = camera_normals(images, fit.normals, fit.mask)
+    normals, weight = found_normals(images, fit)
     assert not weight[:2].any() and not weight[:, 0][hole].any() and not normals[:2].any()
     assert normals.isfinite().all()
     assert degrees(normals, seen.normals, both & ~hole & (torch.arange(4) > 1)[:, None, None]) < 0.3
     half = F.interpolate(images.permute(0, 3, 1, 2), size=(97, 97)).permute(0, 2, 3, 1)
-    resized, weight = camera_normals(half, fit.normals, fit.mask)
+    resized, weight = found_normals(half, fit)
     assert resized.isfinite().all() and weight.isfinite().all() and weight[2:].any()
 
 
 def test_a_frame_that_disagrees_is_left_out(seen, fit):
     images = encode(seen.normals)
     images[2] = encode(seen.normals, (-1, -1, 1))[2]
-    _, weight = camera_normals(images, fit.normals, fit.mask)
+    _, weight = found_normals(images, fit)
     assert weight.flatten(1).any(1).tolist() == [True, True, False, True]
 
 
 def test_one_map_serves_all_frames(seen, fit):
-    still = fit.normals[1:2].expand(3, -1, -1, -1)
-    normals, weight = camera_normals(encode(seen.normals[1:2]), still, fit.mask[1:2].expand(3, -1, -1))
+    still = fit.at(torch.ones(3, dtype=torch.int64))
+    still = Views(still.normals, still.distance, still.covered)
+    normals, weight = found_normals(encode(seen.normals[1:2]), still)
     assert normals.shape == (3, 3, SIZE, SIZE) and weight.flatten(1).any(1).all()
     torch.testing.assert_close(normals[0], normals[2])
 
@@ -125,16 +132,16 @@ def turned(normals, vector):
 
 def test_normals_of_other_axes_are_refused(model, seen, fit):
     with pytest.raises(ValueError, match=r"not in camera space: one rotation by (4\d|50) degrees .* cosine of 0\.9.*world-space"):
-        camera_normals(encode(turned(seen.normals, [0.0, 0.8, 0.0])), fit.normals, fit.mask)
+        camera_normals(encode(turned(seen.normals, [0.0, 0.8, 0.0])), fit)
     with pytest.raises(ValueError, match=r"not in camera space: red, green and blue hold x, -z and y"):
-        camera_normals(encode(turned(seen.normals, [math.pi / 2, 0.0, 0.0])), fit.normals, fit.mask)
+        camera_normals(encode(turned(seen.normals, [math.pi / 2, 0.0, 0.0])), fit)
     with pytest.raises(ValueError, match=r"not in camera space: red, green and blue hold z, y and x"):
-        camera_normals(encode(seen.normals.flip(-1)), fit.normals, fit.mask)
+        camera_normals(encode(seen.normals.flip(-1)), fit)
     head = to_matrix(make_track(model, SIZE, SIZE, (-0.9, -0.5, 0.5, 0.9)).joints[:, JOINTS.index("head")])
     moved = render(model, make_track(model, SIZE, SIZE, (-0.9, -0.5, 0.5, 0.9)))
     own = torch.einsum("tji,thwj->thwi", head, moved.normals)
     with pytest.raises(ValueError, match=r"not in camera space: a rotation of its own in every frame, by \d\d degrees"):
-        camera_normals(encode(own), moved.normals, moved.mask)
+        camera_normals(encode(own), moved)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -143,7 +150,7 @@ def test_a_fit_whose_pose_is_twelve_degrees_off_is_no_other_axes(model, seen, ax
     joints = track.joints.clone()
     joints[:, JOINTS.index("head"), axis] += 0.2
     rough = render(model, dataclasses.replace(track, joints=joints))
-    normals, weight = camera_normals(encode(seen.normals, FLIPS["directx"]), rough.normals, rough.mask)
+    normals, weight = found_normals(encode(seen.normals, FLIPS["directx"]), rough)
     assert degrees(normals, seen.normals, seen.mask & rough.mask) < 0.3
     assert weight.flatten(1).any(1).all()
 
@@ -151,12 +158,12 @@ def test_a_fit_whose_pose_is_twelve_degrees_off_is_no_other_axes(model, seen, ax
 def test_maps_that_tell_nothing_are_refused(seen, fit, generator):
     noise = F.normalize(torch.randn(4, 60, 60, 3, generator=generator), dim=-1)
     with pytest.raises(ValueError, match=r"does not agree with the fit \(mean.* as opengl, .* as directx.*0\.8 is needed.*connect"):
-        camera_normals((noise + 1) / 2, fit.normals, fit.mask)
+        camera_normals((noise + 1) / 2, fit)
     flat = torch.zeros(4, 60, 60, 3)
     flat[..., 2], flat[..., 0] = 1, 0.02 * torch.rand(4, 60, 60, generator=generator)
     frontal = fit.normals[..., 2] > 0.85
     with pytest.raises(ValueError, match=r"too flat to tell its convention .*-?0\.\d\d in red, .*choose opengl or directx"):
-        camera_normals((F.normalize(flat, dim=-1) + 1) / 2, fit.normals, fit.mask & frontal)
+        camera_normals((F.normalize(flat, dim=-1) + 1) / 2, fit.within(fit.mask & frontal))
     black = torch.zeros(4, 60, 60, 3)
     nan = black.clone()
     nan[:2] = torch.nan
@@ -167,15 +174,15 @@ def test_maps_that_tell_nothing_are_refused(seen, fit, generator):
         match=r"no frame of the normal map can be used \(frames 0 to 1: no finite value; frame 3: nothing inside the mask; "
         r"frame 2: no vector of length 1 on the face\); connect",
     ):
-        camera_normals(nan, fit.normals, mask)
+        camera_normals(nan, fit.within(mask))
 
 
 @pytest.mark.parametrize("estimate", ["normal", "depth"])
 def test_maps_of_another_number_or_shape_are_refused(seen, fit, estimate):
     def give(images):
         if estimate == "normal":
-            return camera_normals(images, fit.normals, fit.mask)
-        return depth_targets(images, fit.distance, fit.mask)
+            return camera_normals(images, fit)
+        return depth_targets(images, fit)
 
     with pytest.raises(ValueError, match=f"{estimate} map has 3 frames, but the track has 4"):
         give(encode(seen.normals)[:3])

@@ -19,6 +19,7 @@ from expportrait.proxy.render_interior import part_vertices
 from expportrait.proxy.warp2d import sample_pixels
 
 sys.path.insert(0, str(Path(__file__).parent))
+from estimator_views import Views  # noqa: E402
 from painted_head import make_track  # noqa: E402
 
 SKIN, HAIR, CLOTH, WALL = (0.75, 0.55, 0.45), (0.12, 0.08, 0.06), (0.1, 0.2, 0.5), (0.35, 0.5, 0.4)
@@ -140,24 +141,26 @@ def test_the_segmentation_is_the_default():
 def test_a_person_mask_is_checked_against_the_head(model):
     made = portrait(model, yaws=(0.0, 0.4))
     head = made.shot.raster.mask
-    torch.testing.assert_close(check_person_mask(made.person, head), made.person)
-    torch.testing.assert_close(check_person_mask(1 - made.person, head), made.person)
+    fit = Views(made.shot.vertices, made.shot.vertices, head)  # of which the mask alone is looked at
+    both = torch.arange(2)
+    torch.testing.assert_close(check_person_mask(made.person, fit).at(both), made.person)
+    torch.testing.assert_close(check_person_mask(1 - made.person, fit).at(both), made.person)
     small = F.interpolate(made.person[:1, None], size=(101, 101), mode="area")[:, 0]
-    assert check_person_mask(small, head).shape == (2, 101, 101)
+    assert check_person_mask(small, fit).at(both).shape == (2, 101, 101)
     broken = made.person.clone()
     broken[0, :4] = torch.nan
-    assert check_person_mask(broken, head).isfinite().all()
+    assert check_person_mask(broken, fit).at(both).isfinite().all()
     half = made.person.clone()
     half[:, :, 128:] = 0
     with pytest.raises(ValueError, match=r"covers \d\d% of the fitted head and \d+% of what is beside and above it, which is neither"):
-        check_person_mask(half, head)
+        check_person_mask(half, fit)
     other = torch.zeros_like(made.person)
     other[:, :, :30] = 1  # somebody else, at the border
     with pytest.raises(ValueError, match=r"white on the person, or none"):
-        check_person_mask(other, head)
+        check_person_mask(other, fit)
     with pytest.raises(ValueError, match=r"person mask is empty \(frames 0 to 1\); connect a mask that is white on the person"):
-        check_person_mask(torch.zeros_like(made.person), head)
+        check_person_mask(torch.zeros_like(made.person), fit)
     with pytest.raises(ValueError, match=r"person mask has 3 frames, but the track has 2"):
-        check_person_mask(made.person[:1].expand(3, -1, -1), head)
+        check_person_mask(made.person[:1].expand(3, -1, -1), fit)
     with pytest.raises(ValueError, match=r"expected a person mask of shape \[T, H, W\], found \[256, 256\]"):
-        check_person_mask(made.person[0], head)
+        check_person_mask(made.person[0], fit)
