@@ -138,21 +138,27 @@ class Shot:
         its lid for a test of depth alone) at a depth no more than the tolerance in front of it.
         """
         camera, stage = self.stage.camera, self.stage
-        distance = -self.vertices[..., 2]
-        tolerance = DEPTH_TOLERANCE + 2 * distance / camera.focal  # two pixels of a surface at 45 degrees
-        inverse = camera.inverse_depth(self.raster.zw).flatten(1)  # [t, H * W]
-        part = stage.parts_and_empty[self.raster.ids.flatten(1).long()]
-        pixels = camera.project(self.vertices).floor().long()  # [t, V, 2]
-        seen = torch.zeros_like(distance)
+        facing = (self.facing / FACING_RANGE).clamp(0, 1)
+        frame, vertex = facing.nonzero().unbind(1)  # [N] of all frames
+        points, part = self.vertices[frame, vertex], stage.vertex_parts[vertex]
+        depth, ids = self.raster.zw.flatten(), self.raster.ids.flatten()
+        column, row = camera.project(points).floor().long().unbind(-1)
+        first = frame * (camera.width * camera.height)
+        farthest = torch.full_like(points[:, 0], -torch.inf)  # depth of what covers it least
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):
-                column, row = pixels[..., 0] + dx, pixels[..., 1] + dy
-                inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
-                index = torch.where(inside, row * camera.width + column, 0)
-                behind = distance - 1 / inverse.gather(1, index).clamp(min=1e-3)  # metres
-                same = inside & (part.gather(1, index) == stage.vertex_parts)
-                seen = torch.maximum(seen, same * (2 - behind / tolerance).clamp(0, 1))
-        return seen * (self.facing / FACING_RANGE).clamp(0, 1)
+                x, y = column + dx, row + dy
+                inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
+                index = torch.where(inside, first + y * camera.width + x, 0)
+                same = inside & (stage.parts_and_empty.index_select(0, ids.index_select(0, index)) == part)
+                farthest = torch.where(same, torch.maximum(farthest, depth.index_select(0, index)), farthest)
+        distance = -points[:, 2]
+        tolerance = DEPTH_TOLERANCE + 2 * distance / camera.focal  # two pixels of a surface at 45 degrees
+        behind = distance - 1 / camera.inverse_depth(farthest).clamp(min=1e-3)  # metres
+        seen = torch.where(farthest > -torch.inf, (2 - behind / tolerance).clamp(0, 1), 0)
+        visibility = torch.zeros_like(facing)
+        visibility[frame, vertex] = seen * facing[frame, vertex]
+        return visibility
 
     def pixels(self, *attributes: Tensor) -> list[Tensor]:
         """Per-vertex attributes [1 or t, V, C] at the covered pixels: [P, C] each, interpolated in one go."""
