@@ -38,13 +38,12 @@ def silhouette(offset: Tensor, weight: Tensor) -> Tensor:
     return weighted_mean(offset.abs(), weight)
 
 
-def high_pass_normals(expected: Tensor, found: Tensor, weight: Tensor) -> Tensor:
-    """Mean L1 distance of normals [t, S, 3], summed over x, y and z, weight [t, S]; `expected` from `positions.high_pass`.
+def high_pass_normals(difference: Tensor, weight: Tensor) -> Tensor:
+    """Mean L1 length, summed over x, y and z, of differences of normals [t, S, 3] less their own low frequencies, weight [t, S].
 
-    Since those share the found normals' low frequencies, this is the term of Neural Head Avatars (Grassal et al., CVPR 2022),
-    but for their renormalised length.
+    The term of Grassal et al., Neural Head Avatars from Monocular RGB Videos, CVPR 2022, with low frequencies taken along the skin.
     """
-    return weighted_mean((expected - found).abs().sum(-1), weight)
+    return weighted_mean(difference.abs().sum(-1), weight)
 
 
 def landmarks(projected: Tensor, detected: Tensor, weight: Tensor) -> Tensor:

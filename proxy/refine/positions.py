@@ -8,7 +8,6 @@ of evidence as a whole is not decided here.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..head_model import HeadModel
@@ -17,7 +16,6 @@ from ..render_interior import dense_template
 from ..texture import mirror_vertices
 from .observe import View
 from .person import STEPS, Lines, last_inside, outline_vertices, walk
-from .register import gaussian
 
 SURE = 0.98  # of a map's known pixels at a vertex: beyond its border the next ones are the background's
 DEPTH_OUTLIER = 0.012  # metres: noses and chins differ from the fit by up to 1 cm, hair and hands lie 2 cm or more before it
@@ -96,20 +94,6 @@ def mirror_pairs(model: HeadModel, skin_vertices: Tensor) -> Tensor:
 def unseen_weight(seen: Tensor) -> Tensor:
     """1 [S] where none of T frames saw a vertex, 0 where one saw it fully, by the best sight of all; seen [T, S] 0..1."""
     return 1 - seen.amax(0).clamp(0, 1)
-
-
-def high_pass(wanted: Tensor, rendered: Tensor, covered: Tensor, sigma: float) -> Tensor:
-    """Wanted normals that differ from the rendered ones in fine detail alone, [t, 3, H, W] unit, 0 where not covered.
-
-    From unit normals `wanted` and `rendered` [t, 3, H, W], both known where `covered` [t, 1, H, W] (bool): the low frequencies of their
-    difference, a Gaussian mean over what is covered, are taken out, so that an estimator's bias does not bend the head. With
-    sigma = max(H, W) / 50 pixels this is the aim of the normal loss of Grassal et al., Neural Head Avatars from Monocular RGB
-    Videos, CVPR 2022.
-    """
-    share = covered.to(rendered)
-    difference = torch.where(covered, wanted - rendered, 0.0)
-    low = gaussian(difference, sigma) / gaussian(share, sigma).clamp(min=1e-6)
-    return torch.where(covered, F.normalize(rendered + difference - low, dim=1), 0.0)
 
 
 def _drawn_edge(shot: Shot, vertices: Tensor) -> tuple[Tensor, Tensor]:

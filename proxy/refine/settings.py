@@ -20,6 +20,8 @@ class RefineSettings:
     landmark: float = 0.0002  # sigma of a detected landmark: 0.7 mm, but the colours around it, taken as independent, are not
     landmark_outlier: float = 0.005  # distance at which a landmark counts a quarter: closed eyes, hands, the far side of a profile
     normal_outlier: float = 0.25  # distance of two unit normals at which a vertex counts half: ears, hair, folds the mesh lacks
+    normal_bias: float = 0.045  # RMS angle between frames in low frequencies of outside normals that the fit explains; more is a bias
+    normal_bias_length: float = 0.02  # sigma of the Gaussian that takes these low frequencies
     normal_rounds: int = 4  # rounds of integrating outside normals; each takes the normals of the round before
     bend: float = 0.0005  # wavelength (over 2 pi) below which a relief is stiff against outside normals
     static_reach: float = 0.06  # how far a relief of the static field may rise before it is pulled back to the fitted head

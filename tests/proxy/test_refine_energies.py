@@ -33,8 +33,8 @@ def test_silhouette_counts_both_sides_of_the_edge_alike():
 def test_high_pass_normals_sum_over_the_axes():
     expected = torch.tensor([[[0.0, 0.6, 0.8], [1.0, 0.0, 0.0]]])
     found = torch.tensor([[[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]]])
-    assert float(energies.high_pass_normals(expected, found, torch.tensor([[1.0, 0.0]]))) == pytest.approx(0.8)
-    assert float(energies.high_pass_normals(expected, found, torch.ones(1, 2))) == pytest.approx(1.4)
+    assert float(energies.high_pass_normals(expected - found, torch.tensor([[1.0, 0.0]]))) == pytest.approx(0.8)
+    assert float(energies.high_pass_normals(expected - found, torch.ones(1, 2))) == pytest.approx(1.4)
 
 
 def test_landmarks_are_distances_in_pixels():

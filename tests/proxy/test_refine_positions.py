@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from expportrait.proxy.inpaint import dilate
 from expportrait.proxy.posing import Shot
 from expportrait.proxy.refine.observe import Observer, View
-from expportrait.proxy.refine.positions import depth_offsets, high_pass, mirror_pairs, outline_offsets, unseen_weight
-from expportrait.proxy.refine.register import gaussian
+from expportrait.proxy.refine.positions import depth_offsets, mirror_pairs, outline_offsets, unseen_weight
 from expportrait.proxy.render_interior import dense_template
 from expportrait.proxy.warp2d import sample_pixels
 
@@ -238,40 +237,3 @@ def test_a_vertex_whose_partner_is_left_out_is_its_own(observer):
 def test_what_one_frame_saw_is_not_unseen():
     seen = torch.tensor([[0.0, 0.0, 0.3, 1.0], [0.0, 1.0, 0.2, 0.0]])
     torch.testing.assert_close(unseen_weight(seen), torch.tensor([1.0, 0.0, 0.7, 0.0]))
-
-
-# High-pass normals
-
-
-def smooth_normals(amplitude: float, wavelength: float, generator: torch.Generator) -> torch.Tensor:
-    """Unit normals [1, 3, 96, 96] of waves in all directions."""
-    noise = gaussian(torch.randn(1, 2, 160, 160, generator=generator), wavelength / 6)[..., 32:-32, 32:-32]
-    tilt = amplitude * noise / noise.square().mean().sqrt()
-    return F.normalize(torch.cat([tilt, torch.ones_like(tilt[:, :1])], 1), dim=1)
-
-
-def test_high_pass_keeps_detail_and_takes_the_bias(generator):
-    rendered = smooth_normals(0.2, 60, generator)
-    bias = torch.tensor([0.15, -0.1, 0.0])[:, None, None]
-    detail = smooth_normals(0.1, 6, generator) - torch.tensor([0.0, 0.0, 1.0])[:, None, None]
-    covered = torch.ones(1, 1, 96, 96, dtype=torch.bool)
-    corrected = high_pass(F.normalize(rendered + detail + bias, dim=1), rendered, covered, 8.0)
-    torch.testing.assert_close(corrected.norm(dim=1), torch.ones(1, 96, 96))
-    expected = F.normalize(rendered + detail, dim=1)
-    inner = (..., slice(16, -16), slice(16, -16))
-    before = (F.normalize(rendered + detail + bias, dim=1) - expected)[inner].norm(dim=1).mean()
-    assert (corrected - expected)[inner].norm(dim=1).mean() < 0.2 * before
-    torch.testing.assert_close(high_pass(rendered, rendered, covered, 8.0), rendered)
-
-
-def test_high_pass_ignores_what_is_not_covered(generator):
-    rendered = smooth_normals(0.2, 60, generator)
-    wanted = F.normalize(rendered + torch.tensor([0.15, -0.1, 0.0])[:, None, None], dim=1)
-    covered = (torch.arange(96) < 48).expand(1, 1, 96, 96)
-    broken = torch.where(covered, wanted, torch.nan)
-    corrected = high_pass(broken, rendered, covered, 4.0)
-    assert corrected.isfinite().all() and not corrected[..., 48:].any()
-    # A constant bias is a low frequency up to the very border, since the mean is of what is covered alone.
-    flat = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand_as(rendered)
-    tilted = F.normalize(flat + torch.tensor([0.2, 0.0, 0.0])[:, None, None], dim=1)
-    assert (high_pass(torch.where(covered, tilted, 5.0), flat, covered, 4.0) - flat)[..., :48].abs().max() < 1e-5
