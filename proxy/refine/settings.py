@@ -11,7 +11,7 @@ QUALITIES = ("draft", "standard", "fine")
 class RefineSettings:
     """Weights of `refine_head`. Sigmas are standard deviations; lengths are metres."""
 
-    levels: tuple[float, ...] = (4.0, 2.0, 1.0, 1.0)  # blur of the frames in each round of registration, pixels
+    levels: tuple[float, ...] = (4.0, 2.0, 1.0)  # blur of the frames in each round of registration, pixels
     noise: float = 0.05  # sigma of a colour, of 0..1: camera noise, gloss, and light that nine coefficients cannot tell
     outlier: float = 0.15  # colour difference at which a vertex counts little: hands, glasses, hair
     strain: float = 0.3  # sigma of the change of a shift along the skin over its distance
