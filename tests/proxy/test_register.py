@@ -13,6 +13,7 @@ from expportrait.proxy.lighting import fit_light, shade
 from expportrait.proxy.refine.observe import Observer
 from expportrait.proxy.refine.register import (
     CHUNK,
+    TOLERANCE,
     Membrane,
     Pins,
     Registration,
@@ -24,7 +25,7 @@ from expportrait.proxy.refine.register import (
     solve_shifts,
 )
 from expportrait.proxy.refine.settings import RefineSettings
-from expportrait.proxy.refine.surface import Skin
+from expportrait.proxy.refine.surface import Skin, control_basis
 from expportrait.proxy.warp2d import sample_pixels
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -119,6 +120,16 @@ def test_landmarks_of_one_frame_move_that_frame(observer):
     near = registration._landmarks.corners.flatten().unique()
     size = registration.shifts[:, near].norm(dim=-1).mean(1)
     assert size[2] > 2 * size[[0, 1, 3]].max()
+
+
+def test_the_distance_of_the_landmarks_is_logged_and_falls(observer):
+    """First as fitted, in pixels, then before each round."""
+    pixels = 1.5 * millimetre(observer)
+    moved = detected(observer, observer.track.landmarks + torch.tensor([pixels, 0.0]))
+    log = {}
+    registration_of(moved, landmark=1e-4).run(still(moved.track), log, lambda count: None)
+    assert len(log["landmarks"]) == 1 + len(FAST.levels) and log["landmarks"][0] == pytest.approx(pixels, rel=1e-3)
+    assert log["landmarks"][-1] < 0.6 * pixels
 
 
 # Ties
@@ -217,6 +228,37 @@ def test_shifts_with_landmarks_and_ties_solve_the_dense_system(model, generator)
                 system[np.ix_(own[1], own[0])] -= weight * stretch
     exact = torch.from_numpy(np.linalg.solve(system, side)).view(frames, count, 2)
     assert (found - exact).norm() < 1e-3 * exact.norm()
+
+
+def test_shifts_of_the_control_mesh_solve_the_system_of_the_skin(model, generator):
+    """Few coefficients and data at some vertices only: nothing of the whole skin's residual is left that they could take."""
+    skin = Skin.of(model, model.stencil @ model.template)
+    basis = control_basis(model, skin)
+    count, controls, frames = *basis.shape, 3
+    some = (model.regions["face"][skin.vertices] > 0).nonzero()[:, 0]
+    rows = torch.zeros(frames, count, 3, 2)
+    trust = torch.rand(frames, len(some), 1, 1, generator=generator)
+    rows[:, some] = 3000 * trust * torch.randn(frames, len(some), 3, 2, generator=generator)
+    blocks = rows.mT @ rows
+    right = (rows.mT @ torch.randn(frames, count, 3, 1, generator=generator))[..., 0]
+    ties = Ties(torch.tensor([100.0, 100, 100, 0]), *torch.zeros(2, controls, 2))
+    present = torch.zeros(frames, controls, 2)
+    diagonal = blocks.diagonal(dim1=-2, dim2=-1).mean((0, -1))[some]
+    membrane = Membrane(skin, 0.3, 0.004, diagonal, basis, some)
+
+    def left_over(tolerance: float) -> tuple[torch.Tensor, float]:
+        found = solve_shifts(membrane, blocks[:, some], right[:, some], present, ties=ties, tolerance=tolerance)
+        shifts = torch.from_numpy(basis @ found.transpose(0, 1).flatten(1).double().numpy()).float().unflatten(1, (frames, 2))  # [S, t, 2]
+        strain = whole.stretch((ties.matrix() @ shifts).flatten(1)) + whole.apply(shifts.flatten(1))
+        forces = (right - (blocks @ shifts.transpose(0, 1)[..., None])[..., 0]).transpose(0, 1).flatten(1) - strain
+        start = basis.T @ right.transpose(0, 1).flatten(1).double().numpy()
+        return found, float(np.linalg.norm(basis.T @ forces.double().numpy()) / np.linalg.norm(start))
+
+    whole = Membrane(skin, 0.3, 0.004, 1.0)
+    exact, residual = left_over(1e-9)
+    assert residual < 1e-3
+    # The preconditioner knows the ties and where the data is: the default tolerance is enough, and takes few steps.
+    assert (left_over(TOLERANCE)[0] - exact).norm() < 0.1 * exact.norm()
 
 
 # Light and pictures
