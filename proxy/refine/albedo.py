@@ -73,9 +73,7 @@ def clip_albedo(
 
 def texture_frames(observer: Observer, source: int, count: int) -> list[int]:
     """The source frame and up to `count` others with a face, spread over the clip, in ascending order."""
-    valid = observer.track.valid.nonzero()[:, 0].cpu()
-    spread = torch.linspace(0, len(valid) - 1, min(count, len(valid))).round().long()
-    return sorted({source, *valid[spread].tolist()})
+    return sorted({source, *observer.spread(count).tolist()})
 
 
 class _Gathered:

@@ -28,9 +28,9 @@ def magnitude(displacement: Tensor, weight: Tensor) -> Tensor:
     return weighted_mean(displacement.square().sum(-1), weight.expand(displacement.shape[:-1])).sqrt()
 
 
-def depth(expected: Tensor, found: Tensor, weight: Tensor) -> Tensor:
-    """Mean absolute difference in metres of distances along the view axis [t, S], weight [t, S]."""
-    return weighted_mean((expected - found).abs(), weight)
+def depth(offset: Tensor, weight: Tensor) -> Tensor:
+    """Mean distance in metres of the skin from the measured surface along its normals: `positions.depth_offsets`, both [t, S]."""
+    return weighted_mean(offset.abs(), weight)
 
 
 def silhouette(offset: Tensor, weight: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from ..fit_jacobian import projection_rows
 from ..head_model import HeadModel
 from ..head_track import HeadTrack
 from ..mesh import vertex_normals
-from ..posing import Stage
+from ..posing import Shot, Stage
 from ..warp2d import sample_pixels
 from .surface import Skin
 
@@ -59,6 +59,11 @@ class Observer:
         some.track = self.track.at(frames)
         return some
 
+    def spread(self, count: int) -> Tensor:
+        """At most `count` of the frames with a face, spread over the clip from the first to the last: [N] int64, ascending, on the CPU."""
+        valid = self.track.valid.nonzero()[:, 0].cpu()
+        return valid[torch.linspace(0, len(valid) - 1, min(count, len(valid))).round().long()].unique()
+
     def posed(self, frames: slice, displacement: Tensor) -> Tensor:
         """All vertices [t, V, 3] in camera space, the skin displaced by [t or 1, S, 3] and what is `under` that."""
         track, displacement = self.track, displacement + self.under
@@ -72,16 +77,26 @@ class Observer:
 
         `among` [N] are the vertices of the skin to look at (default: all, N = S); `seen` [t, N] skips finding out what is hidden.
         """
-        model, track = self.model, self.track
-        chosen = self.skin.vertices if among is None else self.skin.vertices[among]
         posed = self.posed(frames, displacement)
         if seen is None:
-            shot = self.stage.shot(posed)
-            seen, normals = shot.visibility[:, chosen], shot.normals
-        else:
-            around = torch.zeros(model.vertex_count, dtype=torch.bool, device=chosen.device)
-            around[chosen] = True
-            normals = vertex_normals(posed, model.faces[around[model.faces].any(1)])
+            return self.view_of(self.stage.shot(posed), frames, among)
+        model, chosen = self.model, self._chosen(among)
+        around = torch.zeros(model.vertex_count, dtype=torch.bool, device=chosen.device)
+        around[chosen] = True
+        normals = vertex_normals(posed, model.faces[around[model.faces].any(1)])
+        return self._view(frames, chosen, posed, normals, seen)
+
+    def view_of(self, shot: Shot, frames: slice, among: Tensor | None = None) -> View:
+        """The view of frames of the track that are already posed and rasterised; `among` as in `view`."""
+        chosen = self._chosen(among)
+        return self._view(frames, chosen, shot.vertices, shot.normals, shot.visibility[:, chosen])
+
+    def _chosen(self, among: Tensor | None) -> Tensor:
+        return self.skin.vertices if among is None else self.skin.vertices[among]
+
+    def _view(self, frames: slice, chosen: Tensor, posed: Tensor, normals: Tensor, seen: Tensor) -> View:
+        """Of vertices and normals [t, V, 3] those of the chosen [N], which are seen [t, N]."""
+        model, track = self.model, self.track
         transforms = model.joint_transforms(track.identity[None], track.expression[frames], track.joints[frames])
         turns = (model.weights[chosen] @ transforms[:, :, :3, :3].flatten(2)).unflatten(-1, (3, 3))
         points = posed[:, chosen]

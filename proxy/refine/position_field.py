@@ -53,40 +53,38 @@ class PositionField:
         number of frames done.
         """
         skin, settings = self.observer.skin, self.settings
-        valid = self.observer.track.valid.nonzero()[:, 0].cpu()
-        chosen = valid[torch.linspace(0, len(valid) - 1, min(settings.position_frames, len(valid))).round().long()].unique()
+        chosen = self.observer.spread(settings.position_frames)
         observer, pictures = self.observer.at(chosen), frames.pick(chosen.tolist()).to(self.static)
         landmarker = load_landmarker(self.static.device)
         person = person_silhouette(pictures, landmarker, None if mask is None else mask.at(chosen))
         distance, trust = (None, None) if depth is None else depth.at(chosen)
         area = torch.from_numpy(skin.mass()).to(self.static)
         prior = field_precision(skin, settings.position, settings.position_length)
+        pairs = mirror_pairs(observer.model, skin.vertices)
+        kinds = ("silhouette", settings.outline_noise, energies.silhouette), ("depth", settings.depth_noise, energies.depth)
         for _ in range(ROUNDS):
-            total, pulled = torch.zeros_like(self.static), torch.zeros_like(self.static)
-            sights, errors = [], {"silhouette": [], "depth": []}
+            sights, evidence = [], {"silhouette": [], "depth": []}
             for part in chunks(len(chosen)):
-                view = observer.view(part, self.displacement(part))
                 shot = observer.stage.shot(observer.posed(part, self.displacement(part)))
+                view = observer.view_of(shot, part)
                 sights.append(view.seen)
-                evidence = {"silhouette": (outline_offsets(shot, skin.vertices, pictures[part], person[part]), settings.outline_noise)}
+                evidence["silhouette"].append(outline_offsets(shot, skin.vertices, pictures[part], person[part]))
                 if depth is not None:
-                    evidence["depth"] = depth_offsets(view, distance[part, None], trust[part, None]), settings.depth_noise
-                for name, ((offset, weight), noise) in evidence.items():
-                    weight = weight / noise**2
-                    total, pulled = total + weight.sum(0), pulled + (weight * offset).sum(0)
-                    errors[name].append(torch.stack([(weight * offset.abs()).sum(), weight.sum()]))
-            for name, sums in errors.items():
-                if sums:
-                    error, weight = torch.stack(sums).sum(0)
-                    log.setdefault(name, []).append(float(error / weight.clamp(min=1e-6)))
+                    evidence["depth"].append(depth_offsets(view, distance[part, None], trust[part, None]))
+            total, pulled = torch.zeros_like(self.static), torch.zeros_like(self.static)
+            for name, noise, energy in kinds:
+                if evidence[name]:
+                    offset, weight = (torch.cat(values) for values in zip(*evidence[name]))
+                    log.setdefault(name, []).append(float(energy(offset, weight)))
+                    total, pulled = total + weight.sum(0) / noise**2, pulled + (weight * offset).sum(0) / noise**2
             # As for shading, frames beyond a few tell the same again.
             share = area / PATCH**2 * min(settings.position_independent, len(chosen)) / len(chosen)
             unseen = (unseen_weight(torch.cat(sights)) * area / (2 * np.pi * (settings.position * settings.position_length) ** 2)).cpu()
-            mirror = mirror_precision(skin, mirror_pairs(observer.model, skin.vertices), unseen.double().numpy())
+            mirror = mirror_precision(skin, pairs, unseen.double().numpy())
             weight, right = ((value * share).double().cpu().numpy() for value in (total, pulled))
             present = self.static.double().cpu().numpy()
             system = sparse.diags(weight) + prior + mirror
             change = factor(system).solve(right - (prior + mirror) @ present)
             self.static = self.static + torch.from_numpy(change).to(self.static)
         tick(len(self.observer.track))
-        log["symmetry"] = [float(energies.symmetry(self.static, mirror_pairs(observer.model, skin.vertices), unseen.to(self.static)))]
+        log["symmetry"] = [float(energies.symmetry(self.static, pairs, unseen.to(self.static)))]
