@@ -79,15 +79,20 @@ def clip(model, tmp_path_factory):
     assert main(["build", str(folder / "clip.mp4"), "--track", str(folder / "track.safetensors"), "--out", str(folder / "plain")]) == 0
     displaced = displace(HeadProxy.load(folder / "plain"), model, torch.Generator().manual_seed(3))
     shot = Stage(model, track.camera).shot(camera_space(model, dataclasses.replace(displaced, detail_by_expression=None), track))
-    with VideoWriter(folder / "normals.mp4", 25) as writer:
-        writer.write(shot.raster.scatter((shot.pixels(shot.normals)[0] + 1) / 2))
+    normals, distance = shot.pixels(shot.normals, -shot.vertices[..., 2:])
+    near = shot.raster.scatter(0.4 / distance).expand(-1, -1, -1, 3)
+    mask = shot.raster.mask[..., None].float().expand(-1, -1, -1, 3)
+    for name, maps in (("normals", shot.raster.scatter((normals + 1) / 2)), ("depth", near), ("mask", mask)):
+        with VideoWriter(folder / f"{name}.mp4", 25) as writer:
+            writer.write(maps)
     return folder
 
 
 def test_build_refines_only_when_asked(clip, model):
     build = ["build", str(clip / "clip.mp4"), "--track", str(clip / "track.safetensors"), "--frame", "1", "--out"]
     relief = {}
-    for name, extra in (("alone", []), ("normals", ["--normals", str(clip / "normals.mp4"), "--sheet", str(clip / "sheet.png")])):
+    given = [f"--{name}={clip / name}.mp4" for name in ("normals", "depth", "mask")]
+    for name, extra in (("alone", []), ("normals", [*given, f"--sheet={clip / 'sheet.png'}"])):
         assert main([*build, str(clip / name), "--refine", "draft", *extra]) == 0
         proxy = HeadProxy.load(clip / name, model.model_id)
         assert proxy.detail.shape[0] == 4 and proxy.detail_by_expression.shape[0] == len(model.expression_names)
