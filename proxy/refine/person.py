@@ -48,7 +48,7 @@ class PersonMask:
 
     def at(self, frames: Tensor) -> Tensor:
         """Masks [N, h, w] 0..1 of some frames [N], at their own size; what is not finite is 0 in them as they were given."""
-        mask = _finite(self.maps.pick(frames))
+        mask = _decode(self.maps.pick(frames))
         return 1 - mask if self.inverted else mask
 
 
@@ -67,7 +67,7 @@ def check_person_mask(mask: Tensor | Frames, fit: PlainFit, tick: Callable[[int]
     sums, empty = 0, []
     for part, images in maps.chunks():
         head = fit.at(torch.arange(part.start, part.stop)).head
-        found = _finite(images.to(head.device))
+        found = _decode(images.to(head.device))
         sums = sums + _coverage(found, head)
         empty.append(~(found.flatten(1) > EDGE).any(1))
         tick(len(found))
@@ -85,7 +85,7 @@ def check_person_mask(mask: Tensor | Frames, fit: PlainFit, tick: Callable[[int]
     )
 
 
-def _finite(images: Tensor) -> Tensor:
+def _decode(images: Tensor) -> Tensor:
     """Masks [t, h, w] 0..1 of maps [t, h, w, C], 0 where these are not finite."""
     return images.float().mean(-1).nan_to_num(0.0, 0.0, 0.0).clamp(0, 1)
 
@@ -136,7 +136,7 @@ def _coverage(mask: Tensor, head: Tensor) -> Tensor:
     rows = torch.arange(size[0], device=mask.device)[:, None]
     middle = (head * rows).sum((1, 2, 3)) / head.sum((1, 2, 3)).clamp(min=1e-6)  # [T] of the head, in rows
     around = (1 - dilate(head, max(size) // 16)) * (rows < middle[:, None, None, None]) * (head.amax((1, 2, 3), keepdim=True) > 0)
-    regions = torch.stack([head, around]).double()
+    regions = torch.stack([head, around])
     return torch.stack([(mask * regions).flatten(1).sum(1), regions.flatten(1).sum(1)])
 
 
