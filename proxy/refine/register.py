@@ -2,8 +2,9 @@
 
 Lucas-Kanade on the mesh: with colour c(v) expected at a vertex and I(p(v)) found, a shift s(v) along the skin changes what is found by
 grad I . dp/ds s. For all vertices of some frames that is one sparse system: a data term of 2 x 2 blocks, the detected landmarks, a
-membrane over the mesh, and ties from each frame to the next. It is solved by conjugate gradients; the preconditioner is the membrane
-with the other terms' mean: one factorisation for all frames.
+membrane over the mesh, and ties from each frame to the next. Shifts are smooth, so the unknowns are those of the control mesh that the
+head is subdivided from. It is solved by a few conjugate gradients: with the data's mean over the frames the modes of the ties in time
+are systems of their own, and few factorisations, one for stiffnesses that are nearly alike, precondition all frames.
 
 Colours alone leave open where the skin lies on the mesh, as long as it lies so in all frames. The landmarks decide that, once, before
 the colours are first taken; the rounds then leave the mean over the frames as it is.
@@ -35,7 +36,7 @@ from .outside_maps import CHUNK, chunks
 from .settings import RefineSettings
 from .surface import Skin, control_basis, factor
 
-STEPS, TOLERANCE = 12, 1e-2  # of the conjugate gradients
+STEPS, TOLERANCE = 12, 3e-2  # of the conjugate gradients
 SETTLE_STEPS, SETTLE_TOLERANCE = 60, 1e-4  # of those for the landmarks alone, one system for all frames
 LADDER = 6.0  # ratio of the stiffnesses that are factored: a mode in time is preconditioned by the nearest
 LIGHT_STEPS = 3
