@@ -27,16 +27,20 @@ def sh_slopes(normals: Tensor) -> Tensor:
     return torch.stack([torch.stack(parts, -1) for parts in (by_x, by_y, by_z)], -1)
 
 
-def fit_light(colour: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor, steps: int = 4, ridge: float = 0.02) -> Tensor:
+def fit_light(
+    colour: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor, steps: int = 4, ridge: float = 0.02, bent: float | None = None
+) -> Tensor:
     """Light [..., 9, C]: colour [..., P, C] ~ albedo [... or none, P, C] * shade(light, normals [..., P, 3]), weighted by [..., P].
 
     Channels are fitted one by one; leading dimensions are separate lights. Robust least squares (reweighted by a Cauchy loss). The
-    ridge pulls all but the constant term to zero, so that a face seen from one side does not light its other side wildly.
+    ridge pulls all but the constant term to zero, so that a face seen from one side does not light its other side wildly; `bent` is
+    that of the five quadratic terms, where it differs.
     """
     basis = sh_basis(normals)  # [..., P, 9]
     light = colour.new_zeros(*colour.shape[:-2], 9, colour.shape[-1])
     penalty = colour.new_full((9,), ridge)
     penalty[0] = 1e-6
+    penalty[4:] = ridge if bent is None else bent
     for channel in range(colour.shape[-1]):
         rows, target = basis * albedo[..., channel, None], colour[..., channel]
         robust = weight

@@ -24,6 +24,7 @@ from ..overlay import check_frames
 from ..posing import check_models
 from . import energies
 from .albedo import clip_albedo
+from .expression_modes import Wrinkles
 from .normal_field import NormalField
 from .observe import Observer
 from .outside_depth import depth_targets
@@ -55,6 +56,7 @@ class Refined:
     fields: Fields
     colours: Tensor  # [S, 3] of the skin's vertices, without light: what other frames are registered to
     log: dict[str, list[float]]  # energies by name, one value per round
+    wrinkles: Wrinkles | None = None  # of a relief from shading: what the dynamic field holds along the normals
 
 
 def refine_head(
@@ -115,7 +117,8 @@ def refine_head(
             return relief.displacement(part) + registration.offsets(part)
 
         albedo, confidence = clip_albedo(frames, observer, registration.colours, moved, source, settings, tick)
-        return Refined(dataclasses.replace(proxy, albedo=albedo, albedo_confidence=confidence), fields, registration.colours, log)
+        proxy = dataclasses.replace(proxy, albedo=albedo, albedo_confidence=confidence)
+        return Refined(proxy, fields, registration.colours, log, relief.wrinkles if isinstance(relief, ShadingField) else None)
 
 
 def solve_dynamic(
@@ -126,7 +129,7 @@ def solve_dynamic(
     settings: RefineSettings = RefineSettings(),
     progress: Progress | None = None,
 ) -> Tensor:
-    """Dynamic field [T, V, 3] of other frames of a refined person: identity, static field and colours as they are.
+    """Dynamic field [T, V, 3] of other frames of a refined person: identity, static field, wrinkles and colours as they are.
 
     Raises ValueError as `refine_head`.
     """
@@ -135,10 +138,12 @@ def solve_dynamic(
         track = dataclasses.replace(track, identity=refined.proxy.identity)
         observer = Observer(model, track)
         static = refined.fields.static.to(observer.skin.normals)[observer.skin.vertices]
-        registration = Registration(observer, settings, lambda part: static[None], refined.colours)
+        relief = static.new_zeros(len(track), len(static)) if refined.wrinkles is None else refined.wrinkles.at(model, observer.track)
+        wrinkles = relief[..., None] * observer.skin.normals
+        registration = Registration(observer, settings, lambda part: static + wrinkles[part], refined.colours)
         registration.run(frames, {}, _counter(progress, len(settings.levels) * len(track)))
         dynamic = static.new_zeros(len(track), model.vertex_count, 3)
-        dynamic[:, observer.skin.vertices] = settings.detail * registration.offsets(slice(None))
+        dynamic[:, observer.skin.vertices] = settings.detail * (wrinkles + registration.offsets(slice(None)))
         return dynamic
 
 

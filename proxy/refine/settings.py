@@ -26,15 +26,20 @@ class RefineSettings:
     bend: float = 0.0005  # wavelength (over 2 pi) below which a relief is stiff against outside normals
     static_reach: float = 0.06  # how far a relief of the static field may rise before it is pulled back to the fitted head
     dynamic_reach: float = 0.06  # the same for the dynamic field
-    shading_rounds: int = 3  # rounds of finding relief from shading, each under the light that the round before shows; 0: none
+    shading_rounds: int = 8  # rounds of finding relief from shading, each under the light that the round before shows; 0: none
     shading_frames: int = 24  # frames that are looked at for it, spread over the clip
-    shading_noise: float = 0.1  # sigma of a vertex's brightness, of the face's mean: wrong pose, gloss, cast shadows
-    shading_outlier: float = 0.18  # difference of brightness at which a vertex counts half
-    relief: float = 0.001  # sigma of a relief from shading; at twice that real faces, in whose folds it is dark, look carved
+    shading_noise: float = 0.03  # sigma of a vertex's brightness, of the face's mean: wrong pose, gloss, cast shadows
+    shading_outlier: float = 0.1  # difference of brightness at which a vertex counts a quarter: brows, hair, teeth, cast shadows
+    relief: float = 0.002  # sigma of a relief from shading
     relief_length: float = 0.006  # how far it is alike: 1 / (2 pi) of the wavelength from which on it is free
     asymmetry: float = 0.001  # sigma of its difference between the two sides of the face
-    albedo_change: float = 0.05  # sigma of the logarithm of plain skin's albedo
-    albedo_length: float = 0.03  # how far it is alike: what changes over a shorter way is shading
+    albedo_change: float = 0.1  # sigma of the logarithm of the skin's albedo, under a head that turns
+    albedo_length: float = 0.02  # how far it is alike; what changes over a shorter way is shading
+    albedo_change_still: float = 0.2  # the same under a head that does not turn
+    albedo_length_still: float = 0.01
+    wrinkle: float = 0.2  # sigma of a wrinkle's relief by how far the expression moves the face
+    wrinkle_length: float = 0.006  # how far it is alike
+    wrinkle_modes: int = 4  # kinds of expression, the strongest of the clip, that have wrinkles of their own; 0: none
     position_frames: int = 8  # frames whose silhouette and depth are looked at, spread over the clip
     position_independent: float = 4.0  # as many frames' errors are independent
     outline_noise: float = 0.004  # sigma of where a silhouette's edge lies, metres across the view: half a pixel of the segmentation
@@ -54,9 +59,9 @@ class RefineSettings:
         if not 0 <= detail < float("inf"):
             raise ValueError(f"the strength of the detail is {detail}; give a number of at least 0")
         if quality == "draft":
-            few = {"normal_rounds": 2, "shading_rounds": 2, "shading_frames": 8, "position_frames": 4, "texture_frames": 4}
+            few = {"normal_rounds": 2, "shading_rounds": 3, "shading_frames": 8, "position_frames": 4, "texture_frames": 4}
             return RefineSettings(levels=(4.0, 1.5), **few, detail=detail)
         if quality == "fine":
             levels = (4.0, 2.0, 1.0, 1.0, 0.5, 0.5)
-            return RefineSettings(levels=levels, normal_rounds=6, shading_rounds=5, texture_frames=24, texture_size=2048, detail=detail)
+            return RefineSettings(levels=levels, normal_rounds=6, shading_rounds=10, texture_frames=24, texture_size=2048, detail=detail)
         return RefineSettings(detail=detail)

@@ -1,9 +1,14 @@
 """Relief from shading: what the skin's brightness, as the head turns in its light, says about its shape.
 
-With one light L over the clip and an albedo a that changes slowly over the skin, a vertex of normal n has the brightness a shade(L, n).
-A relief d along the normal tilts the normal by -grad d, so to first order the brightness is linear in d and in log a. All frames make
-one sparse system for both (shape from shading with a smooth albedo, as in Barron and Malik, Shape, Illumination, and Reflectance from
-Shading, TPAMI 2015, but linearised about a fitted head and summed over its poses). Light and linearisation are renewed in a few rounds.
+With one light over the clip and an albedo a that stays with the skin, a vertex of normal n has the brightness a shade(light, n). A
+relief d along the normal tilts the normal by -grad d, so to first order the brightness is linear in d and in log a, and all frames make
+one sparse system for both. What changes as the head turns tells the normal: photometric stereo by a head that moves under a light that
+does not (Woodham, Photometric Method for Determining Surface Orientation from Multiple Images, 1980), linearised about a fitted head.
+What does not change may as well be albedo, or a shadow that lies in a fold: how much of it is, is a matter of how far the head turned.
+
+Wrinkles are reliefs that come with the expression: one for each of the clip's few `ExpressionModes`, found from what a frame shows
+beyond the static relief. Lights, robust weights and linearisation are renewed in some rounds; all but the last solve for the control
+mesh's vertices only.
 
 Skin is alike on both sides of a face and one light shows each side another slope, so a weak prior of symmetry tells what neither side
 shows alone.
@@ -11,6 +16,7 @@ shows alone.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -19,119 +25,268 @@ import torch
 from torch import Tensor
 
 from ..frames import Frames
+from ..head_model import HeadModel
+from ..head_track import HeadTrack
 from ..lighting import fit_light, sh_basis, sh_slopes
 from ..photo_light import face_skin
 from . import energies
+from .expression_modes import ExpressionModes, Wrinkles
 from .observe import Observer, View
 from .positions import mirror_pairs
 from .register import gaussian
 from .settings import RefineSettings
-from .surface import factor, field_precision, mirror_precision
+from .surface import Skin, control_basis, factor, field_precision, mirror_precision
 
 GAMMA = 2.2  # of the pictures: shading is linear in light, pixels are not
 BLUR = 0.5  # pixels: takes out the pixel grid
 PATCH = 0.01  # metres: within such a patch the errors of the brightness are alike, of the fit's pose for instance
-INDEPENDENT = 6  # as many frames' errors are independent, however many there are
-DARKEST = 0.1  # of the mean shading: what is darker is a cast shadow or outside of what nine coefficients can tell
-CONTRAST = (0.09, 0.14)  # RMS of the shading about its mean that says nothing, as an albedo does as much .. that is surely light
+INDEPENDENT = 6  # as many frames' errors are independent, however many there are; but no more than one's if nothing moves
+FOOTPRINT = 0.001  # metres on the face by pixel; in coarser pictures a vertex's brightness is as much less sure
+DARKEST = 0.1  # of the mean brightness: what is darker is a cast shadow or outside of what nine coefficients can tell
 OVERHANG = (0.1, 0.4)  # downward part of a normal: surely free .. surely an overhang, as under the nose, where shadows are cast
+LIGHT_STEPS, LIGHT_RIDGE = 4, (1e-3, 1e-1)  # ridge of the linear and of the quadratic terms: a light from the camera looks like both
+CONTRAST = (0.09, 0.14)  # RMS of a still head's shading that says nothing, as an albedo does as much .. that is surely light
 LEAST_LIT = 0.05  # share of a relief's sigma that is left where it is flat
-LIGHT_STEPS, LIGHT_RIDGE = 4, 1e-3
+STILL, TURNED = 0.05, 0.2  # radians: RMS turns of a head that tell albedo from shape not at all .. as well as can be
+OWN_LIGHT = 0.03  # share of its own information by which a frame's light is held to the clip's: turns of the head that the fit has wrong
 
 
 class ShadingField:
-    """Relief [S] of one head in metres along the resting normals, and the logarithm of its albedo [S], found together."""
+    """Relief [S] of one head in metres along the resting normals, and its wrinkles."""
 
     def __init__(self, observer: Observer, settings: RefineSettings):
         self.observer, self.settings = observer, settings
         skin, model = observer.skin, observer.model
         self.static = skin.normals.new_zeros(len(skin.vertices))
-        self.albedo = torch.zeros_like(self.static)
-        overhang = ((-skin.normals[:, 1] - OVERHANG[0]) / (OVERHANG[1] - OVERHANG[0])).clamp(0, 1)
-        self._plain = face_skin(model)[skin.vertices] * (1 - overhang)
-        self._nose = model.regions["nose"][skin.vertices]
-        mass = torch.from_numpy(skin.mass()).to(self.static)
+        self.wrinkles: Wrinkles | None = None
+        self._turned, self._sure_light = 0.0, 1.0  # whether the head turns, 0..1, and `_lit`
+        self._moving = self.static.new_zeros(len(observer.track), len(skin.vertices))
+        # Off the face nothing is known of skin and light.
+        self._patch, self._among = skin.patch(model.regions["face"][skin.vertices] > 0)
+        overhang = ((-self._patch.normals[:, 1] - OVERHANG[0]) / (OVERHANG[1] - OVERHANG[0])).clamp(0, 1)
+        self._plain = face_skin(model)[self._patch.vertices] * (1 - overhang)
+        self._nose = model.regions["nose"][self._patch.vertices]
+        mass = torch.from_numpy(self._patch.mass()).to(self.static)
         self._area = mass / mass.mean()
 
     def displacement(self, frames: slice) -> Tensor:
-        """Canonical displacements [1, S, 3]."""
-        return (self.static[:, None] * self.observer.skin.normals)[None]
+        """Canonical displacements [t, S, 3]."""
+        return (self.static + self._moving[frames])[..., None] * self.observer.skin.normals
 
     def run(self, frames: Frames, log: dict[str, list[float]], tick: Callable[[int], None]) -> None:
-        """Finds relief and albedo of some of the frames, spread over those with a face; `tick` is told the share of all done."""
-        valid = self.observer.track.valid.nonzero()[:, 0].cpu()
-        spread = torch.linspace(0, len(valid) - 1, min(self.settings.shading_frames, len(valid))).round().long()
-        chosen = valid[spread].unique()
+        """Finds relief and wrinkles from some of the frames, spread over those with a face; `tick` is told the share of all done."""
+        settings, model, skin = self.settings, self.observer.model, self.observer.skin
+        chosen = self.observer.spread(settings.shading_frames)
+        observer, seen = self.observer.at(chosen), None
+        modes = ExpressionModes.of(model, observer.track, settings.wrinkle_modes)
+        scores = modes.scores(model, observer.track)
         pictures = frames.pick(chosen.tolist()).to(self.static)
         brightness = gaussian(pictures.clamp(min=0).pow(GAMMA).mean(1, keepdim=True), BLUR)
-        observer, seen = self.observer.at(chosen), None
-        # Off the face nothing is known of skin and light: there the relief ends at 0.
-        face = (self.observer.model.regions["face"][self.observer.skin.vertices] > 0).nonzero()[:, 0].cpu().numpy()
-        both = np.concatenate([face, face + len(self.static)])
-        priors = [prior[face][:, face] for prior in self._priors()]
-        for number in range(self.settings.shading_rounds):
-            view = observer.view(slice(0, len(chosen)), self.displacement(slice(None)), seen)
+        self._turned = min(1.0, max(0.0, (head_turn(model, observer.track) - STILL) / (TURNED - STILL)))
+        spaces = self._spaces(modes)
+        relief = self.static.new_zeros(1 + len(modes), len(self._among))
+        albedo = self.static.new_zeros(len(self._among))
+        for number in range(settings.shading_rounds):
+            whole = self.static.new_zeros(len(chosen), len(skin.vertices))
+            whole[:, self._among] = relief[0] + scores @ relief[1:]
+            view = observer.view(slice(0, len(chosen)), whole[..., None] * skin.normals, seen, self._among)
             seen = view.seen
-            system, right, error, lit = self._system(view, view.sample(brightness)[..., 0], number == 0)
-            log.setdefault("shading", []).append(error)
-            prior = sparse.block_diag([priors[0] / lit**2, priors[1]]).tocsc()
-            present = np.concatenate([self.static.double().cpu().numpy(), np.zeros(len(self.static))])
-            found = np.zeros_like(present)
-            found[both] = factor(system[both][:, both] + prior).solve(right[both] - prior @ present[both])
-            change, self.albedo = torch.from_numpy(found).to(self.static).tensor_split(2)
-            self.static = self.static + change
-            tick(len(observer.track) if number == 0 else 0)
+            rows = self._rows(view, view.sample(brightness)[..., 0], albedo.exp(), number == 0)
+            log.setdefault("shading", []).append(rows.error)
+            space = spaces[number == settings.shading_rounds - 1]
+            changes, left = space.static(rows, relief[0], albedo)
+            relief[0], albedo = relief[0] + changes[0], albedo + changes[1]
+            # Wrinkles follow what a static relief near the truth leaves over.
+            if number > 0:
+                for mode in range(len(modes)):
+                    change, left = space.wrinkle(rows, left, scores[:, mode], mode, relief[1 + mode])
+                    relief[1 + mode] += change
+            tick(len(self.observer.track) if number == 0 else 0)
+        self._keep(relief, modes)
 
-    def _system(self, view: View, found: Tensor, first: bool) -> tuple[sparse.spmatrix, np.ndarray, float, float]:
-        """Normal equations of brightness [t, S] in (change of the relief, log albedo).
+    def _keep(self, relief: Tensor, modes: ExpressionModes) -> None:
+        """Static relief and wrinkles of all frames, the wrinkles of mean 0."""
+        model, track = self.observer.model, self.observer.track
+        whole = self.static.new_zeros(len(relief), len(self.static))
+        whole[:, self._among] = relief
+        centre = modes.scores(model, track)[track.valid].mean(0)
+        self.wrinkles = Wrinkles(modes, centre, whole[1:])
+        self.static = whole[0] + centre @ whole[1:]
+        self._moving = self.wrinkles.at(model, track)
 
-        And the RMS error before, as a share of the mean brightness, and how surely there is shading at all, LEAST_LIT..1.
-        """
-        skin, settings = self.observer.skin, self.settings
+    def _rows(self, view: View, found: Tensor, albedo: Tensor, first: bool) -> _Rows:
+        """Brightness [t, N], linear in the changes of relief and log albedo, under the lights that it shows; albedo [N]."""
+        skin, settings = self._patch, self.settings
         weight = view.seen.square() * self._plain * view.valid[:, None]
         # A nose differs most from the fitted one, and would bend the light.
         sure = weight * self._area * (1 - self._nose if first else 1)
-        albedo = self.albedo.exp()
-        light = shared_light(found, albedo, view.normals, sure)
         mean = (sure * found).sum() / sure.sum().clamp(min=1e-6)
-        shading = torch.maximum(sh_basis(view.normals) @ light, DARKEST * mean) / mean  # [t, S]
-        expected = albedo * shading
-        difference = found / mean - expected
-        contrast = energies.weighted_mean((shading - energies.weighted_mean(shading, sure)).square(), sure).sqrt()
-        lit = ((contrast - CONTRAST[0]) / (CONTRAST[1] - CONTRAST[0])).clamp(LEAST_LIT, 1)
-        robust = weight / (1 + (difference / settings.shading_outlier).square())
-        slopes = (sh_slopes(view.normals).mT @ light) * (albedo / mean)[:, None]  # [t, S, 3] by the normal, camera space
+        found = found / mean.clamp(min=1e-6)
+        lights = shared_light(found, albedo, view.normals, sure).expand(len(found), 9)
+        if not first:
+            lights = own_lights(lights, found, albedo, view.normals, sure, settings.shading_outlier)
+        expected = albedo * (sh_basis(view.normals) @ lights[..., None])[..., 0].clamp(min=DARKEST)  # [t, N]
+        difference = found - expected
+        robust = weight / (1 + (difference / settings.shading_outlier).square()).square()
+        if first:  # later a relief may have followed the paint
+            self._sure_light = self._lit(found, expected, sure)
+        slopes = (sh_slopes(view.normals).mT @ lights[:, None, :, None])[..., 0] * albedo[:, None]  # by the normal, camera space
         slopes = slopes - (slopes * view.normals).sum(-1, keepdim=True) * view.normals
         tilt = -(view.turns.mT @ slopes[..., None])[..., 0]  # by the gradient of the relief, at rest
         tilt = tilt - (tilt * skin.normals).sum(-1, keepdim=True) * skin.normals
+        trust = skin.at_faces(robust[..., None])[..., 0]  # [t, F]
+        independent = min(1 + (INDEPENDENT - 1) * self._turned, len(found))
+        footprint = float(-energies.weighted_mean(view.points[..., 2], sure)) / self.observer.stage.camera.focal
+        noise = settings.shading_noise * max(1.0, footprint / FOOTPRINT)
+        share = independent / len(found) / (noise * PATCH) ** 2
+        return _Rows(
+            torch.einsum("fkx,tfx->tfk", skin.hats, skin.at_faces(tilt)),
+            skin.at_faces(expected[..., None])[..., 0],
+            trust * (share * skin.area),
+            skin.at_faces((robust * difference)[..., None])[..., 0] / trust.clamp(min=1e-6),
+            min(INDEPENDENT, len(found)) / independent,
+            self._sure_light,
+            float(energies.weighted_mean(difference.square(), sure).sqrt()),
+        )
 
-        trust = skin.at_faces(robust[..., None])  # [t, F, 1]
-        target = skin.at_faces((robust * (difference + expected * self.albedo))[..., None]) / trust.clamp(min=1e-6)
-        share = min(INDEPENDENT, len(found)) / len(found) / (settings.shading_noise * PATCH) ** 2
-        by_relief = torch.einsum("fkx,tfx->tfk", skin.hats, skin.at_faces(tilt))
-        by_albedo = skin.at_faces(expected[..., None]).expand_as(by_relief) / 3
-        rows = torch.cat([by_relief, by_albedo], -1)  # [t, F, 6]
-        weighed = rows * (trust * (share * skin.area)[:, None])
-        local = torch.einsum("tfi,tfj->fij", weighed, rows).double().cpu().numpy()
-        corners = torch.cat([skin.faces, skin.faces + len(skin.vertices)], 1).cpu().numpy()  # [F, 6]
-        size = 2 * len(skin.vertices)
-        places = np.broadcast_to(corners[:, :, None], local.shape).ravel(), np.broadcast_to(corners[:, None], local.shape).ravel()
-        system = sparse.coo_matrix((local.ravel(), places), (size, size)).tocsc()
-        right = (weighed * target).sum(0).double().cpu().numpy()
-        error = energies.weighted_mean(difference.square(), sure).sqrt()
-        return system, np.bincount(corners.ravel(), right.ravel(), size), float(error), float(lit)
+    def _lit(self, found: Tensor, expected: Tensor, weight: Tensor) -> float:
+        """How surely brightness [t, N] is shading at all, LEAST_LIT..1, and not paint: whether it changes as the head turns as expected.
 
-    def _priors(self) -> tuple[sparse.spmatrix, sparse.spmatrix]:
-        """Precisions [S, S] of relief and log albedo: two random fields on the skin, the relief nearly alike on both sides."""
-        skin, settings = self.observer.skin, self.settings
+        Where the head does not turn the contrast that is expected has to tell, as a flat one may be paint alone.
+        """
+        contrast = energies.weighted_mean((expected - energies.weighted_mean(expected, weight)).square(), weight).sqrt()
+        contrast = (contrast - CONTRAST[0]) / (CONTRAST[1] - CONTRAST[0])
+        total = weight.sum(0).clamp(min=1e-6)
+        own, wanted = (values - (weight * values).sum(0) / total for values in (found, expected))
+        robust = weight / (1 + ((own - wanted) / self.settings.shading_outlier).square())
+        followed = (robust * own * wanted).sum() / (robust * wanted.square()).sum().clamp(min=1e-12)
+        return float(torch.lerp(contrast.clamp(LEAST_LIT, 1), followed.clamp(LEAST_LIT, 1), self._turned))
+
+    def _spaces(self, modes: ExpressionModes) -> tuple[_Space, _Space]:
+        """A coarse and a fine space of reliefs; both end at 0 where the face does, and at lids and lips, which have to meet."""
+        skin, settings, model = self._patch, self.settings, self.observer.model
         length = settings.relief_length
         uneven = skin.mass() / (4 * np.pi * (settings.asymmetry * length) ** 2)
-        symmetry = mirror_precision(skin, mirror_pairs(self.observer.model, skin.vertices), uneven)
-        relief = (field_precision(skin, settings.relief, length) + symmetry).tocsc()
-        return relief, field_precision(skin, settings.albedo_change, settings.albedo_length).tocsc()
+        symmetry = mirror_precision(skin, mirror_pairs(model, skin.vertices), uneven)
+        relief = field_precision(skin, settings.relief, length) + symmetry
+        # Under a head that does not turn, shadows in folds, stubble and shape look the same, so nearly all of it is left to the albedo.
+        turned = self._turned
+        change = settings.albedo_change_still ** (1 - turned) * settings.albedo_change**turned
+        alike = settings.albedo_length_still ** (1 - turned) * settings.albedo_length**turned
+        albedo = field_precision(skin, change, alike)
+        wrinkle = field_precision(skin, settings.wrinkle, settings.wrinkle_length)
+        inside = (~skin.border()).cpu().numpy()
+        fine = sparse.identity(len(inside), format="csc")[:, inside]
+        coarse = (sparse.diags(inside.astype(float)) @ control_basis(model, skin)).tocsc()
+        coarse = coarse[:, np.diff(coarse.indptr) > 0]
+        return tuple(_Space(skin, basis, relief, albedo, wrinkle, modes.size.tolist()) for basis in (coarse, fine))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Brightness of t frames at F triangles: wanted change = by_relief . change of the relief + expected * change of log albedo."""
+
+    by_relief: Tensor  # [t, F, 3] by the relief at the corners
+    expected: Tensor  # [t, F]
+    weight: Tensor  # [t, F]
+    wanted: Tensor  # [t, F]
+    of_expression: float  # times as much do frames of different expressions tell as the weight says, however the head turns
+    lit: float  # how surely there is shading at all
+    error: float  # RMS error, as a share of the mean brightness
+
+    def moved(self, relief: Tensor, skin: Skin) -> Tensor:
+        """What a change [S] of the relief does [t, F]."""
+        return torch.einsum("tfi,fi->tf", self.by_relief, relief[skin.faces])
+
+
+class _Space:
+    """Fields on a skin [S] as sums of C basis fields, with priors [S, S] of relief, log albedo and wrinkles by movement."""
+
+    def __init__(
+        self,
+        skin: Skin,
+        basis: sparse.spmatrix,
+        relief: sparse.spmatrix,
+        albedo: sparse.spmatrix,
+        wrinkle: sparse.spmatrix,
+        movements: list[float],
+    ):
+        """`basis` [S, C]; `movements` are the sizes of the modes in metres."""
+        self._skin, self._basis, self._movements = skin, basis, movements
+        self._relief, self._albedo, self._wrinkle = (_Prior(basis, precision) for precision in (relief, albedo, wrinkle))
+
+    def static(self, rows: _Rows, relief: Tensor, albedo: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes [2, S] of relief and log albedo, and what of the wanted change [t, F] they leave."""
+        weighed = rows.by_relief * rows.weight[..., None]
+        third = rows.expected / 3  # by the log albedo at each corner
+        both = torch.einsum("tfi,tf->fi", weighed, third)[:, :, None].expand(-1, -1, 3)
+        square = torch.einsum("tf,tf->f", rows.weight, third.square())[:, None, None].expand(-1, 3, 3)
+        relief_system = self._within(torch.einsum("tfi,tfj->fij", weighed, rows.by_relief)) + self._relief.within / rows.lit**2
+        mixed, albedo_system = self._within(both), self._within(square) + self._albedo.within
+        by_relief = self._right(torch.einsum("tfi,tf->fi", weighed, rows.wanted)) - self._relief.pull(relief) / rows.lit**2
+        by_albedo = torch.einsum("tf,tf->f", rows.weight * third, rows.wanted)[:, None].expand(-1, 3)
+        by_albedo = self._right(by_albedo) - self._albedo.pull(albedo)
+        system = sparse.bmat([[relief_system, mixed], [mixed.T, albedo_system]])
+        found = factor(system).solve(np.concatenate([by_relief, by_albedo]))
+        changes = torch.stack([self._field(part, relief) for part in np.split(found, 2)])
+        left = rows.wanted - rows.moved(changes[0], self._skin) - rows.expected * changes[1][self._skin.faces].mean(-1)
+        return changes, left
+
+    def wrinkle(self, rows: _Rows, left: Tensor, score: Tensor, mode: int, relief: Tensor) -> tuple[Tensor, Tensor]:
+        """Change [S] of the relief of a mode with score [t], and what of the wanted change [t, F] it leaves."""
+        weighed = rows.by_relief * (rows.weight * score[:, None])[..., None]
+        sure = 1 / (self._movements[mode] ** 2 * rows.of_expression)
+        system = self._within(torch.einsum("tfi,tfj->fij", weighed * score[:, None, None], rows.by_relief)) + sure * self._wrinkle.within
+        right = self._right(torch.einsum("tfi,tf->fi", weighed, left)) - sure * self._wrinkle.pull(relief)
+        change = self._field(factor(system).solve(right), relief)
+        return change, left - score[:, None] * rows.moved(change, self._skin)
+
+    def _within(self, local: Tensor) -> sparse.spmatrix:
+        """What couples the corners of the triangles [F, 3, 3], in the space: [C, C]."""
+        return self._basis.T @ self._skin.assemble(local) @ self._basis
+
+    def _right(self, corners: Tensor) -> np.ndarray:
+        return self._basis.T @ self._skin.gather(corners)
+
+    def _field(self, found: np.ndarray, like: Tensor) -> Tensor:
+        return torch.from_numpy(self._basis @ found).to(like)
+
+
+class _Prior:
+    """A precision [S, S] seen from a space of fields with basis [S, C]."""
+
+    def __init__(self, basis: sparse.spmatrix, precision: sparse.spmatrix):
+        self._half = (basis.T @ precision).tocsr()
+        self.within = self._half @ basis
+
+    def pull(self, field: Tensor) -> np.ndarray:
+        """How it pulls a field [S] to 0: [C]."""
+        return self._half @ field.double().cpu().numpy()
+
+
+def head_turn(model: HeadModel, track: HeadTrack) -> float:
+    """RMS angle in radians between the head's rotations in the frames of a track with a face and their mean."""
+    track = track.at(track.valid.nonzero()[:, 0])
+    rotations = model.joint_transforms(track.identity[None], track.expression, track.joints)[:, model.pivot, :3, :3]
+    left, _, right = torch.linalg.svd(rotations.mean(0))
+    cosine = ((rotations * (left @ right)).sum((1, 2)) - 1) / 2
+    return float(cosine.clamp(-1, 1).acos().square().mean().sqrt())
 
 
 def shared_light(found: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor) -> Tensor:
     """Light [9] of all frames together: found [t, S] ~ albedo [S] * basis(normals [t, S, 3]) light, weighted by [t, S], robustly."""
     found, albedo = (values.expand_as(weight).flatten()[:, None] for values in (found, albedo))
-    return fit_light(found, albedo, normals.flatten(0, 1), weight.flatten(), LIGHT_STEPS, LIGHT_RIDGE)[:, 0]
+    return fit_light(found, albedo, normals.flatten(0, 1), weight.flatten(), LIGHT_STEPS, *LIGHT_RIDGE)[:, 0]
+
+
+def own_lights(light: Tensor, found: Tensor, albedo: Tensor, normals: Tensor, weight: Tensor, outlier: float) -> Tensor:
+    """Lights [t, 9] of single frames near those of `light` [t, 9] that the clip shows.
+
+    A fit that has turned the head by too much makes its light look turned; what a frame's nine numbers explain says nothing of relief.
+    """
+    rows = sh_basis(normals) * albedo[:, None]  # [t, S, 9]
+    left = found - (rows @ light[..., None])[..., 0]
+    weighed = rows * (weight / (1 + (left / outlier).square()))[..., None]
+    system = weighed.mT @ rows
+    held = torch.diag_embed(OWN_LIGHT * system.diagonal(dim1=1, dim2=2).mean(0).clamp(min=1e-12))
+    return light + torch.linalg.solve(system + held, weighed.mT @ left[..., None])[..., 0]

@@ -43,6 +43,20 @@ class Skin:
         hats = torch.linalg.cross((across / double[:, None])[:, None].expand(-1, 3, -1), opposite) / double[:, None, None]
         return Skin(vertices, faces, hats, double / 2, model.vertex_normals(points[None])[0][vertices])
 
+    def patch(self, chosen: Tensor) -> tuple[Skin, Tensor]:
+        """What lies within some vertices [S] bool, and the indices [N] of its vertices among these."""
+        within = chosen[self.faces].all(1)
+        among, faces = torch.unique(self.faces[within], return_inverse=True)
+        return Skin(self.vertices[among], faces, self.hats[within], self.area[within], self.normals[among]), among
+
+    def border(self) -> Tensor:
+        """Vertices [S] bool at edges that belong to one triangle only."""
+        ends = torch.stack([self.faces, self.faces.roll(-1, 1)], -1).flatten(0, 1).sort(1).values
+        edges, count = torch.unique(ends, dim=0, return_counts=True)
+        found = torch.zeros(len(self.vertices), dtype=torch.bool, device=ends.device)
+        found[edges[count == 1].flatten()] = True
+        return found
+
     def at_faces(self, values: Tensor) -> Tensor:
         """Means [..., F, C] over the corners of vertex values [..., S, C]."""
         return values[..., self.faces, :].mean(-2)
@@ -54,16 +68,23 @@ class Skin:
 
     def stiffness(self, weight: Tensor) -> sparse.csc_matrix:
         """Stiffness matrix [S, S] of the Laplacian with weights [F] of the triangles."""
-        local = torch.einsum("f,fax,fbx->fab", weight * self.area, self.hats, self.hats)
+        return self.assemble(torch.einsum("f,fax,fbx->fab", weight * self.area, self.hats, self.hats))
+
+    def assemble(self, local: Tensor) -> sparse.csc_matrix:
+        """Matrix [S, S] of the sum of matrices [F, 3, 3] that couple the corners of each triangle."""
         rows = self.faces[:, :, None].expand_as(local)
         columns = self.faces[:, None].expand_as(local)
         count = len(self.vertices)
         entries = (local.flatten().double().cpu().numpy(), (rows.flatten().cpu().numpy(), columns.flatten().cpu().numpy()))
         return sparse.coo_matrix(entries, (count, count)).tocsc()
 
+    def gather(self, corners: Tensor) -> np.ndarray:
+        """Sums [S] of values [F, 3] at the corners of the triangles."""
+        return np.bincount(self.faces.flatten().cpu().numpy(), corners.flatten().double().cpu().numpy(), len(self.vertices))
+
     def mass(self) -> np.ndarray:
         """Area [S] that belongs to each vertex."""
-        return np.bincount(self.faces.flatten().cpu().numpy(), np.repeat(self.area.double().cpu().numpy() / 3, 3), len(self.vertices))
+        return self.gather(self.area[:, None].expand(-1, 3) / 3)
 
 
 def control_basis(model: HeadModel, skin: Skin) -> sparse.csr_matrix:
