@@ -13,8 +13,9 @@ from expportrait.proxy.lighting import sh_basis, sh_slopes
 from expportrait.proxy.posing import Stage, camera_space
 from expportrait.proxy.refine import RefineSettings
 from expportrait.proxy.refine.observe import Observer
-from expportrait.proxy.refine.shading_field import GAMMA, ShadingField, shared_light
+from expportrait.proxy.refine.shading_field import GAMMA, ShadingField, head_turn, own_lights, shared_light
 from expportrait.proxy.render_interior import dense_template
+from expportrait.proxy.rotation import to_matrix
 
 sys.path.insert(0, str(Path(__file__).parent))
 from painted_head import make_track, skin_paint  # noqa: E402
@@ -53,12 +54,14 @@ def slow_paint(model) -> torch.Tensor:
     return torch.tensor([0.7, 0.5, 0.4]) * (1 + 0.05 * waves)
 
 
-def filmed(model, relief: torch.Tensor, yaws=YAWS) -> tuple[Frames, object]:
-    """Frames of the mean head with a relief [V] under a light from one side, and the track of a fit that knows no relief."""
+def filmed(model, relief: torch.Tensor, yaws=YAWS, expression: torch.Tensor | None = None) -> tuple[Frames, object]:
+    """Frames of the mean head with a relief [V] or [T, V] under a light from one side, and the track of a fit that knows no relief."""
     track = make_track(model, SIDE, SIDE, yaws)
+    if expression is not None:
+        track = dataclasses.replace(track, expression=expression)
     normals = model.vertex_normals(dense_template(model)[None])[0]
-    zeros = torch.zeros(1, model.identity_basis.shape[0]), track.expression[:1]
-    posed = model.forward(*zeros, track.joints, (relief[:, None] * normals)[None]) + track.translation[:, None]
+    raised = relief.expand(len(track), -1)[..., None] * normals
+    posed = model.forward(track.identity[None], track.expression, track.joints, raised) + track.translation[:, None]
     shot = Stage(model, track.camera).shot(posed)
     normal, paint = shot.pixels(shot.normals, slow_paint(model)[None])
     shading = (sh_basis(torch.nn.functional.normalize(normal, dim=-1)) @ side_light(model)).clamp(min=0.05)
@@ -110,6 +113,63 @@ def test_unlit_paint_is_no_relief(model):
     (paint,) = shot.pixels(skin_paint(model)[None].expand(len(track), -1, -1))
     whole, _, _ = found(model, Frames.from_images(shot.raster.scatter(paint, 0.2)), track)
     assert tilt(model, whole) < 1.0
+
+
+def smiling(model, frames: int) -> torch.Tensor:
+    """Expressions [frames, E] of two smiles."""
+    expression = torch.zeros(frames, len(model.expression_names))
+    acted = [number for number, name in enumerate(model.expression_names) if "smile" in name.lower()]
+    expression[:, acted] = 0.8 * torch.sin(torch.linspace(0, 2 * torch.pi, frames)).abs()[:, None]
+    return expression
+
+
+@pytest.mark.parametrize("turn", [0.3, 0.0])
+def test_wrinkles_come_with_the_expression(model, turn):
+    frames = 9
+    expression = smiling(model, frames)
+    strength = expression.amax(1) / expression.max()
+    relief = strength[:, None] * hills(model)
+    yaws = (turn * torch.cos(torch.linspace(0, torch.pi, frames))).tolist()
+    _, field, _ = found(model, *filmed(model, relief, yaws, expression))
+    moving = torch.zeros(frames, model.vertex_count)
+    moving[:, field.observer.skin.vertices] = field.wrinkles.at(model, field.observer.track)
+    assert moving.mean(0).abs().max() < 1e-6
+    weight, true = plain_skin(model, dense_template(model)), relief - relief.mean(0)
+    assert (weight * moving * true).sum() > 0.2 * (weight * true.square()).sum()
+    assert (weight * (true - moving).square()).sum() < 0.8 * (weight * true.square()).sum()
+
+
+def test_expressions_without_wrinkles_make_none(model):
+    frames = 9
+    expression = smiling(model, frames)
+    _, field, _ = found(model, *filmed(model, torch.zeros(model.vertex_count), (0.0,) * frames, expression))
+    moving = torch.zeros(frames, model.vertex_count)
+    moving[:, field.observer.skin.vertices] = field.wrinkles.at(model, field.observer.track)
+    assert max(tilt(model, frame) for frame in moving) < 0.35 * tilt(model, hills(model))
+
+
+def test_a_still_head_is_believed_less(model):
+    relief = hills(model)
+    turned, _, _ = found(model, *filmed(model, relief))
+    still, _, _ = found(model, *filmed(model, relief, (0.0, 0.0, 0.0)))
+    assert still.square().sum() < 0.5 * turned.square().sum()
+
+
+def test_head_turn_is_the_rotations_spread(model):
+    track = make_track(model, SIDE, SIDE, (-0.3, 0.0, 0.3))
+    assert head_turn(model, track) == pytest.approx((0.18 / 3) ** 0.5, abs=1e-3)
+    invalid = dataclasses.replace(track, valid=torch.tensor([False, True, False]))
+    assert head_turn(model, invalid) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_own_lights_take_up_a_turn_that_the_fit_has_wrong(model):
+    normals = torch.nn.functional.normalize(torch.randn(1, 500, 3, generator=torch.Generator().manual_seed(3)), dim=-1)
+    light = side_light(model)[:, 0]
+    turn = to_matrix(torch.tensor([0.0, 0.1, 0.0]))
+    brightness, albedo, weight = sh_basis(normals @ turn.T) @ light, torch.ones(500), torch.ones(1, 500)
+    own = own_lights(light[None], brightness, albedo, normals, weight, 0.1)
+    before, after = ((sh_basis(normals) @ found[0] - brightness).square().mean().sqrt() for found in (light[None], own))
+    assert after < 0.15 * before
 
 
 def test_relief_ends_at_the_face(model):
