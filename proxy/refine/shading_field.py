@@ -43,7 +43,7 @@ PATCH = 0.01  # metres: within such a patch the errors of the brightness are ali
 INDEPENDENT = 6  # as many frames' errors are independent, however many there are; but no more than one's if nothing moves
 FOOTPRINT = 0.001  # metres on the face by pixel; in coarser pictures a vertex's brightness is as much less sure
 DARKEST = 0.1  # of the mean brightness: what is darker is a cast shadow or outside of what nine coefficients can tell
-OVERHANG = (0.1, 0.4)  # downward part of a normal: surely free .. surely an overhang, as under the nose, where shadows are cast
+OVERHANG = (0.1, 0.4)  # downward part of a normal: surely free .. surely an overhang, as under the nose, where a still head has its shadows
 LIGHT_STEPS, LIGHT_RIDGE = 4, (1e-3, 1e-1)  # ridge of the linear and of the quadratic terms: a light from the camera looks like both
 CONTRAST = (0.09, 0.14)  # RMS of a still head's shading that says nothing, as an albedo does as much .. that is surely light
 LEAST_LIT = 0.05  # share of a relief's sigma that is left where it is flat
@@ -63,8 +63,8 @@ class ShadingField:
         self._moving = self.static.new_zeros(len(observer.track), len(skin.vertices))
         # Off the face nothing is known of skin and light.
         self._patch, self._among = skin.patch(model.regions["face"][skin.vertices] > 0)
-        overhang = ((-self._patch.normals[:, 1] - OVERHANG[0]) / (OVERHANG[1] - OVERHANG[0])).clamp(0, 1)
-        self._plain = face_skin(model)[self._patch.vertices] * (1 - overhang)
+        self._overhang = ((-self._patch.normals[:, 1] - OVERHANG[0]) / (OVERHANG[1] - OVERHANG[0])).clamp(0, 1)
+        self._plain = face_skin(model)[self._patch.vertices]
         self._nose = model.regions["nose"][self._patch.vertices]
         mass = torch.from_numpy(self._patch.mass()).to(self.static)
         self._area = mass / mass.mean()
@@ -117,7 +117,7 @@ class ShadingField:
     def _rows(self, view: View, found: Tensor, albedo: Tensor, first: bool) -> _Rows:
         """Brightness [t, N], linear in the changes of relief and log albedo, under the lights that it shows; albedo [N]."""
         skin, settings = self._patch, self.settings
-        weight = view.seen.square() * self._plain * view.valid[:, None]
+        weight = view.seen.square() * self._plain * (1 - self._overhang * (1 - self._turned)) * view.valid[:, None]
         # A nose differs most from the fitted one, and would bend the light.
         sure = weight * self._area * (1 - self._nose if first else 1)
         mean = (sure * found).sum() / sure.sum().clamp(min=1e-6)
@@ -162,6 +162,9 @@ class ShadingField:
         followed = (robust * own * wanted).sum() / (robust * wanted.square()).sum().clamp(min=1e-12)
         return float(torch.lerp(contrast.clamp(LEAST_LIT, 1), followed.clamp(LEAST_LIT, 1), self._turned))
 
+    def _mixed(self, still: float, turned: float) -> float:
+        return still ** (1 - self._turned) * turned**self._turned
+
     def _spaces(self, modes: ExpressionModes) -> tuple[_Space, _Space]:
         """A coarse and a fine space of reliefs; both end at 0 where the face does, and at lids and lips, which have to meet."""
         skin, settings, model = self._patch, self.settings, self.observer.model
@@ -170,11 +173,12 @@ class ShadingField:
         symmetry = mirror_precision(skin, mirror_pairs(model, skin.vertices), uneven)
         relief = field_precision(skin, settings.relief, length) + symmetry
         # Under a head that does not turn, shadows in folds, stubble and shape look the same, so nearly all of it is left to the albedo.
-        turned = self._turned
-        change = settings.albedo_change_still ** (1 - turned) * settings.albedo_change**turned
-        alike = settings.albedo_length_still ** (1 - turned) * settings.albedo_length**turned
-        albedo = field_precision(skin, change, alike)
-        wrinkle = field_precision(skin, settings.wrinkle, settings.wrinkle_length)
+        albedo = field_precision(
+            skin,
+            self._mixed(settings.albedo_change_still, settings.albedo_change),
+            self._mixed(settings.albedo_length_still, settings.albedo_length),
+        )
+        wrinkle = field_precision(skin, self._mixed(settings.wrinkle_still, settings.wrinkle), settings.wrinkle_length)
         inside = (~skin.border()).cpu().numpy()
         fine = sparse.identity(len(inside), format="csc")[:, inside]
         coarse = (sparse.diags(inside.astype(float)) @ control_basis(model, skin)).tocsc()
