@@ -30,7 +30,8 @@ class RefineSettings:
     shading_frames: int = 24  # frames that are looked at for it, spread over the clip
     shading_noise: float = 0.03  # sigma of a vertex's brightness, of the face's mean: wrong pose, gloss, cast shadows
     shading_outlier: float = 0.1  # difference of brightness at which a vertex counts a quarter: brows, hair, teeth, cast shadows
-    relief: float = 0.002  # sigma of a relief from shading
+    relief: float = 0.002  # sigma of a relief from shading, under a head that turns
+    relief_still: float = 0.001  # the same under one that does not
     relief_length: float = 0.006  # how far it is alike: 1 / (2 pi) of the wavelength from which on it is free
     asymmetry: float = 0.001  # sigma of its difference between the two sides of the face
     albedo_change: float = 0.1  # sigma of the logarithm of the skin's albedo, under a head that turns

@@ -43,7 +43,8 @@ PATCH = 0.01  # metres: within such a patch the errors of the brightness are ali
 INDEPENDENT = 6  # as many frames' errors are independent, however many there are; but no more than one's if nothing moves
 FOOTPRINT = 0.001  # metres on the face by pixel; in coarser pictures a vertex's brightness is as much less sure
 DARKEST = 0.1  # of the mean brightness: what is darker is a cast shadow or outside of what nine coefficients can tell
-OVERHANG = (0.1, 0.4)  # downward part of a normal: surely free .. surely an overhang, as under the nose, where a still head has its shadows
+OVERHANG = (0.1, 0.4)  # downward part of a normal: surely free .. surely an overhang, as under a nose, where a still head has its shadows
+UNDERSIDE = (0.4, 0.7)  # the same of a head that turns: what its own outline cuts off
 LIGHT_STEPS, LIGHT_RIDGE = 4, (1e-3, 1e-1)  # ridge of the linear and of the quadratic terms: a light from the camera looks like both
 CONTRAST = (0.09, 0.14)  # RMS of a still head's shading that says nothing, as an albedo does as much .. that is surely light
 LEAST_LIT = 0.05  # share of a relief's sigma that is left where it is flat
@@ -63,7 +64,8 @@ class ShadingField:
         self._moving = self.static.new_zeros(len(observer.track), len(skin.vertices))
         # Off the face nothing is known of skin and light.
         self._patch, self._among = skin.patch(model.regions["face"][skin.vertices] > 0)
-        self._overhang = ((-self._patch.normals[:, 1] - OVERHANG[0]) / (OVERHANG[1] - OVERHANG[0])).clamp(0, 1)
+        down = -self._patch.normals[:, 1]
+        self._hidden = [((down - low) / (high - low)).clamp(0, 1) for low, high in (OVERHANG, UNDERSIDE)]
         self._plain = face_skin(model)[self._patch.vertices]
         self._nose = model.regions["nose"][self._patch.vertices]
         mass = torch.from_numpy(self._patch.mass()).to(self.static)
@@ -117,7 +119,7 @@ class ShadingField:
     def _rows(self, view: View, found: Tensor, albedo: Tensor, first: bool) -> _Rows:
         """Brightness [t, N], linear in the changes of relief and log albedo, under the lights that it shows; albedo [N]."""
         skin, settings = self._patch, self.settings
-        weight = view.seen.square() * self._plain * (1 - self._overhang * (1 - self._turned)) * view.valid[:, None]
+        weight = view.seen.square() * self._plain * (1 - torch.lerp(*self._hidden, self._turned)) * view.valid[:, None]
         # A nose differs most from the fitted one, and would bend the light.
         sure = weight * self._area * (1 - self._nose if first else 1)
         mean = (sure * found).sum() / sure.sum().clamp(min=1e-6)
@@ -171,7 +173,7 @@ class ShadingField:
         length = settings.relief_length
         uneven = skin.mass() / (4 * np.pi * (settings.asymmetry * length) ** 2)
         symmetry = mirror_precision(skin, mirror_pairs(model, skin.vertices), uneven)
-        relief = field_precision(skin, settings.relief, length) + symmetry
+        relief = field_precision(skin, self._mixed(settings.relief_still, settings.relief), length) + symmetry
         # Under a head that does not turn, shadows in folds, stubble and shape look the same, so nearly all of it is left to the albedo.
         albedo = field_precision(
             skin,

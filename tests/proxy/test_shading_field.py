@@ -22,7 +22,7 @@ from painted_head import make_track, skin_paint  # noqa: E402
 
 SIDE = 224
 YAWS = (-0.3, 0.0, 0.3)
-FAST = RefineSettings(shading_rounds=3, relief=0.002)
+FAST = RefineSettings(shading_rounds=3, relief_still=0.002)
 
 
 @pytest.fixture(scope="module")
