@@ -241,7 +241,7 @@ class _Space:
     def wrinkle(self, rows: _Rows, left: Tensor, score: Tensor, mode: int, relief: Tensor) -> tuple[Tensor, Tensor]:
         """Change [S] of the relief of a mode with score [t], and what of the wanted change [t, F] it leaves."""
         weighed = rows.by_relief * (rows.weight * score[:, None])[..., None]
-        sure = 1 / (self._movements[mode] ** 2 * rows.of_expression)
+        sure = 1 / (self._movements[mode] ** 2 * rows.of_expression * rows.lit**2)
         system = self._within(torch.einsum("tfi,tfj->fij", weighed * score[:, None, None], rows.by_relief)) + sure * self._wrinkle.within
         right = self._right(torch.einsum("tfi,tf->fi", weighed, left)) - sure * self._wrinkle.pull(relief)
         change = self._field(factor(system).solve(right), relief)

@@ -148,6 +148,17 @@ def test_expressions_without_wrinkles_make_none(model):
     assert max(tilt(model, frame) for frame in moving) < 0.35 * tilt(model, hills(model))
 
 
+def test_unlit_paint_has_no_wrinkles(model):
+    frames = 9
+    pictures, track = filmed(model, hills(model), torch.linspace(-0.3, 0.3, frames).tolist(), smiling(model, frames))
+    shot = Stage(model, track.camera).shot(camera_space(model, track.identity, track))
+    (paint,) = shot.pixels(skin_paint(model)[None].expand(frames, -1, -1))
+    _, field, _ = found(model, Frames.from_images(shot.raster.scatter(paint, 0.2)), track)
+    moving = torch.zeros(frames, model.vertex_count)
+    moving[:, field.observer.skin.vertices] = field.wrinkles.at(model, track)
+    assert max(tilt(model, frame) for frame in moving) < 1.0
+
+
 def test_a_still_head_is_believed_less(model):
     relief = hills(model)
     turned, _, _ = found(model, *filmed(model, relief))
