@@ -39,7 +39,7 @@ class RefineSettings:
     albedo_change_still: float = 0.2  # the same under a head that does not turn
     albedo_length_still: float = 0.01
     wrinkle: float = 0.5  # sigma of a wrinkle's relief by how far the expression moves the face, under a head that turns
-    wrinkle_still: float = 0.2  # the same under one that does not
+    wrinkle_still: float = 0.15  # the same under one that does not
     wrinkle_length: float = 0.006  # how far it is alike
     wrinkle_modes: int = 4  # kinds of expression, the strongest of the clip, that have wrinkles of their own; 0: none
     position_frames: int = 8  # frames whose silhouette and depth are looked at, spread over the clip
