@@ -78,6 +78,8 @@ class ShadingField:
     def run(self, frames: Frames, log: dict[str, list[float]], tick: Callable[[int], None]) -> None:
         """Finds relief and wrinkles from some of the frames, spread over those with a face; `tick` is told the share of all done."""
         settings, model, skin = self.settings, self.observer.model, self.observer.skin
+        if settings.shading_rounds == 0:
+            return
         chosen = self.observer.spread(settings.shading_frames)
         observer, seen = self.observer.at(chosen), None
         modes = ExpressionModes.of(model, observer.track, settings.wrinkle_modes)
@@ -111,10 +113,11 @@ class ShadingField:
         model, track = self.observer.model, self.observer.track
         whole = self.static.new_zeros(len(relief), len(self.static))
         whole[:, self._among] = relief
-        centre = modes.scores(model, track)[track.valid].mean(0)
+        scores = modes.scores(model, track)
+        centre = scores[track.valid].mean(0)
         self.wrinkles = Wrinkles(modes, centre, whole[1:])
         self.static = whole[0] + centre @ whole[1:]
-        self._moving = self.wrinkles.at(model, track)
+        self._moving = (scores - centre) @ whole[1:]
 
     def _rows(self, view: View, found: Tensor, albedo: Tensor, first: bool) -> _Rows:
         """Brightness [t, N], linear in the changes of relief and log albedo, under the lights that it shows; albedo [N]."""
