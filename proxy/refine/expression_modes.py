@@ -13,6 +13,7 @@ from .outside_maps import chunks
 
 LEAST = 1e-4  # metres: expressions that move the face by less are noise of the fit
 EVERY = 4  # one vertex of so many tells how the face moves
+CALM = 0.002  # metres: RMS move of the face beyond its least at which a frame says half as much of the face at rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ExpressionModes:
     @staticmethod
     def of(model: HeadModel, track: HeadTrack, most: int) -> ExpressionModes:
         """At most `most` modes of the frames of a track with a face; fewer if their expressions differ in less."""
-        vertices = (model.regions["face"] > 0.5).nonzero()[::EVERY, 0]
+        vertices = _telling(model)
         shapes = _shapes(model, track, vertices)[track.valid]
         mean = shapes.mean(0)
         away = (shapes - mean).flatten(1)
@@ -45,6 +46,25 @@ class ExpressionModes:
         """Scores [T, K] of a track's frames; over those that the modes are of their mean is 0 and their RMS 1."""
         away = _shapes(model, track, self.vertices) - self.mean
         return torch.einsum("tnx,knx->tk", away, self.fields) / (len(self.vertices) * self.size.square())
+
+
+def calmness(model: HeadModel, track: HeadTrack) -> Tensor:
+    """How much frames [T] say of the face at rest, 1 on average over those with a face, 0 in the others.
+
+    A fit errs the more, the farther expression and jaw have moved the face; what it has wrong would pass for the person's own shape, and
+    another clip of the same person would show another.
+    """
+    vertices = _telling(model)
+    rest = dataclasses.replace(track.at(torch.zeros(1, dtype=torch.long)), expression=0 * track.expression[:1], joints=0 * track.joints[:1])
+    moved = (_shapes(model, track, vertices) - _shapes(model, rest, vertices)).square().sum(-1).mean(1)
+    beyond = moved - moved[track.valid].min()
+    calm = track.valid / (1 + beyond / CALM**2)
+    return calm / calm[track.valid].mean()
+
+
+def _telling(model: HeadModel) -> Tensor:
+    """Vertices [N] of the face that tell how it moves."""
+    return (model.regions["face"] > 0.5).nonzero()[::EVERY, 0]
 
 
 def _shapes(model: HeadModel, track: HeadTrack, vertices: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from .settings import RefineSettings
 from .surface import Integrator, Skin, factor
 
 STEEPEST = 0.2  # least of 1 + cosine between a posed normal and the resting one that still turns one into the other
+FAR = 1.0  # distance of two normals that is believed at first: heads may be as far from the fit; halved each round down to the outlier
 SURE = 0.98  # of a map's weight at a vertex: beyond its border it mixes with the background
 
 
@@ -77,7 +78,7 @@ class NormalField:
             sights, angle, rest = [], 0.0, 0.0
             for part, wanted, weight in normals.chunks():
                 view = self.observer.view(part, self.displacement(part), None if seen is None else seen[part])
-                change, trust, error = self._change(view, wanted, weight)
+                change, trust, error = self._change(view, wanted, weight, max(FAR / 2**number, settings.normal_outlier))
                 changes[part], trusts[part] = change * trust[..., None], trust
                 sights.append(view.seen)
                 angle += float(error) * len(change) / count
@@ -124,13 +125,17 @@ class NormalField:
         log["normal_bias"] = [math.degrees(math.sqrt(variance))]
         return min(1.0, self.settings.normal_bias**2 / max(variance, 1e-12))
 
-    def _change(self, view: View, normals: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Wanted changes [t, S, 3] of the resting normals, their weight [t, S], and the mean angle in degrees."""
+    def _change(self, view: View, normals: Tensor, weight: Tensor, outlier: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Wanted changes [t, S, 3] of the resting normals, their weight [t, S], and the mean angle in degrees.
+
+        Normals at a distance of `outlier` count half; it falls from round to round (graduated non-convexity, Blake and Zisserman, Visual
+        Reconstruction, 1987).
+        """
         values = view.sample(torch.cat([normals, weight], 1))
         trust = view.seen * (values[..., 3] > SURE) * view.valid[:, None]
         wanted = F.normalize(values[..., :3], dim=-1)
         change = wanted - view.normals
-        robust = 1 / (1 + change.square().sum(-1) / self.settings.normal_outlier**2)
+        robust = 1 / (1 + change.square().sum(-1) / outlier**2)
         return self._at_rest(view, change), trust * robust, energies.normals(wanted, view.normals, trust * robust)
 
     def _at_rest(self, view: View, change: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..frames import Frames
 from ..landmarks import load_landmarker
 from . import energies
+from .expression_modes import calmness
 from .observe import Observer
 from .outside_depth import DepthTargets
 from .outside_maps import chunks
@@ -57,6 +58,7 @@ class PositionField:
         observer, pictures = self.observer.at(chosen), frames.pick(chosen.tolist()).to(self.static)
         landmarker = load_landmarker(self.static.device)
         person = person_silhouette(pictures, landmarker, None if mask is None else mask.at(chosen))
+        calm = calmness(observer.model, observer.track)[:, None]
         distance, trust = (None, None) if depth is None else depth.at(chosen)
         area = torch.from_numpy(skin.mass()).to(self.static)
         prior = field_precision(skin, settings.position, settings.position_length)
@@ -75,6 +77,7 @@ class PositionField:
             for name, noise, energy in kinds:
                 if evidence[name]:
                     offset, weight = (torch.cat(values) for values in zip(*evidence[name]))
+                    weight = weight * calm
                     log.setdefault(name, []).append(float(energy(offset, weight)))
                     total, pulled = total + weight.sum(0) / noise**2, pulled + (weight * offset).sum(0) / noise**2
             # As for shading, frames beyond a few tell the same again.

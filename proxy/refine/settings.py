@@ -15,11 +15,11 @@ class RefineSettings:
     noise: float = 0.05  # sigma of a colour, of 0..1: camera noise, gloss, and light that nine coefficients cannot tell
     outlier: float = 0.15  # colour difference at which a vertex counts little: hands, glasses, hair
     strain: float = 0.3  # sigma of the change of a shift along the skin over its distance
-    shift: float = 0.004  # sigma of a shift along the skin
+    shift: float = 0.003  # sigma of a shift along the skin
     strain_step: float = 0.03  # sigma of the change of a strain from one frame to the next: small, or noise flickers in the normals
     landmark: float = 0.0002  # sigma of a detected landmark: 0.7 mm, but the colours around it, taken as independent, are not
     landmark_outlier: float = 0.005  # distance at which a landmark counts a quarter: closed eyes, hands, the far side of a profile
-    normal_outlier: float = 0.25  # distance of two unit normals at which a vertex counts half: ears, hair, folds the mesh lacks
+    normal_outlier: float = 0.25  # distance of two unit normals at which a vertex counts half in the end: ears, hair, folds the mesh lacks
     normal_bias: float = 0.045  # RMS angle between frames in low frequencies of outside normals that the fit explains; more is a bias
     normal_bias_length: float = 0.02  # sigma of the Gaussian that takes these low frequencies
     normal_rounds: int = 4  # rounds of integrating outside normals; each takes the normals of the round before
@@ -33,8 +33,9 @@ class RefineSettings:
     relief: float = 0.002  # sigma of a relief from shading, under a head that turns
     relief_still: float = 0.001  # the same under one that does not
     relief_length: float = 0.006  # how far it is alike: 1 / (2 pi) of the wavelength from which on it is free
+    relief_pull: float = 2.7  # times as strongly it is held to 0 then: of its long waves much is what the fit has wrong in expressions
     asymmetry: float = 0.001  # sigma of its difference between the two sides of the face
-    albedo_change: float = 0.1  # sigma of the logarithm of the skin's albedo, under a head that turns
+    albedo_change: float = 0.07  # sigma of the logarithm of the skin's albedo, under a head that turns
     albedo_length: float = 0.02  # how far it is alike; what changes over a shorter way is shading
     albedo_change_still: float = 0.2  # the same under a head that does not turn
     albedo_length_still: float = 0.01
@@ -43,10 +44,10 @@ class RefineSettings:
     wrinkle_length: float = 0.006  # how far it is alike
     wrinkle_modes: int = 4  # kinds of expression, the strongest of the clip, that have wrinkles of their own; 0: none
     position_frames: int = 8  # frames whose silhouette and depth are looked at, spread over the clip
-    position_independent: float = 4.0  # as many frames' errors are independent
+    position_independent: float = 2.0  # as many frames' errors are independent
     outline_noise: float = 0.004  # sigma of where a silhouette's edge lies, metres across the view: half a pixel of the segmentation
     depth_noise: float = 0.006  # sigma of an estimator's depth after scale and shift, metres
-    position: float = 0.003  # sigma of the head's offset from the fit
+    position: float = 0.0025  # sigma of the head's offset from the fit
     position_length: float = 0.015  # how far it is alike; finer shape is left to normals and shading
     detail: float = 1.0  # strength of the dynamic field
     texture_frames: int = 12  # frames whose colours make the albedo

@@ -27,13 +27,13 @@ from torch import Tensor
 from ..frames import Frames
 from ..head_model import HeadModel
 from ..head_track import HeadTrack
+from ..image_filters import gaussian
 from ..lighting import fit_light, sh_basis, sh_slopes
 from ..photo_light import face_skin
 from . import energies
-from .expression_modes import ExpressionModes, Wrinkles
+from .expression_modes import ExpressionModes, Wrinkles, calmness
 from .observe import Observer, View
 from .positions import mirror_pairs
-from .register import gaussian
 from .settings import RefineSettings
 from .surface import Skin, control_basis, factor, field_precision, mirror_precision
 
@@ -84,6 +84,7 @@ class ShadingField:
         observer, seen = self.observer.at(chosen), None
         modes = ExpressionModes.of(model, observer.track, settings.wrinkle_modes)
         scores = modes.scores(model, observer.track)
+        calm = calmness(model, observer.track)
         pictures = frames.pick(chosen.tolist()).to(self.static)
         brightness = gaussian(pictures.clamp(min=0).pow(GAMMA).mean(1, keepdim=True), BLUR)
         self._turned = min(1.0, max(0.0, (head_turn(model, observer.track) - STILL) / (TURNED - STILL)))
@@ -98,7 +99,7 @@ class ShadingField:
             rows = self._rows(view, view.sample(brightness)[..., 0], albedo.exp(), number == 0)
             log.setdefault("shading", []).append(rows.error)
             space = spaces[number == settings.shading_rounds - 1]
-            changes, left = space.static(rows, relief[0], albedo)
+            changes, left = space.static(rows, calm, relief[0], albedo)
             relief[0], albedo = relief[0] + changes[0], albedo + changes[1]
             # Wrinkles follow what a static relief near the truth leaves over.
             if number > 0:
@@ -176,7 +177,8 @@ class ShadingField:
         length = settings.relief_length
         uneven = skin.mass() / (4 * np.pi * (settings.asymmetry * length) ** 2)
         symmetry = mirror_precision(skin, mirror_pairs(model, skin.vertices), uneven)
-        relief = field_precision(skin, self._mixed(settings.relief_still, settings.relief), length) + symmetry
+        sigma, pull = self._mixed(settings.relief_still, settings.relief), self._mixed(1.0, settings.relief_pull)
+        relief = field_precision(skin, sigma, length, pull) + symmetry
         # Under a head that does not turn, shadows in folds, stubble and shape look the same, so nearly all of it is left to the albedo.
         albedo = field_precision(
             skin,
@@ -224,16 +226,17 @@ class _Space:
         self._skin, self._basis, self._movements = skin, basis, movements
         self._relief, self._albedo, self._wrinkle = (_Prior(basis, precision) for precision in (relief, albedo, wrinkle))
 
-    def static(self, rows: _Rows, relief: Tensor, albedo: Tensor) -> tuple[Tensor, Tensor]:
-        """Changes [2, S] of relief and log albedo, and what of the wanted change [t, F] they leave."""
-        weighed = rows.by_relief * rows.weight[..., None]
+    def static(self, rows: _Rows, calm: Tensor, relief: Tensor, albedo: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes [2, S] of relief and log albedo, frames counted by `calm` [t], and what of the wanted change [t, F] they leave."""
+        weight = rows.weight * calm[:, None]
+        weighed = rows.by_relief * weight[..., None]
         third = rows.expected / 3  # by the log albedo at each corner
         both = torch.einsum("tfi,tf->fi", weighed, third)[:, :, None].expand(-1, -1, 3)
-        square = torch.einsum("tf,tf->f", rows.weight, third.square())[:, None, None].expand(-1, 3, 3)
+        square = torch.einsum("tf,tf->f", weight, third.square())[:, None, None].expand(-1, 3, 3)
         relief_system = self._within(torch.einsum("tfi,tfj->fij", weighed, rows.by_relief)) + self._relief.within / rows.lit**2
         mixed, albedo_system = self._within(both), self._within(square) + self._albedo.within
         by_relief = self._right(torch.einsum("tfi,tf->fi", weighed, rows.wanted)) - self._relief.pull(relief) / rows.lit**2
-        by_albedo = torch.einsum("tf,tf->f", rows.weight * third, rows.wanted)[:, None].expand(-1, 3)
+        by_albedo = torch.einsum("tf,tf->f", weight * third, rows.wanted)[:, None].expand(-1, 3)
         by_albedo = self._right(by_albedo) - self._albedo.pull(albedo)
         system = sparse.bmat([[relief_system, mixed], [mixed.T, albedo_system]])
         found = factor(system).solve(np.concatenate([by_relief, by_albedo]))

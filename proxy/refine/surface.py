@@ -99,15 +99,16 @@ def control_basis(model: HeadModel, skin: Skin) -> sparse.csr_matrix:
     return basis[:, np.unique(basis.indices)]
 
 
-def field_precision(skin: Skin, sigma: float, length: float) -> sparse.spmatrix:
+def field_precision(skin: Skin, sigma: float, length: float, pull: float = 1.0) -> sparse.spmatrix:
     """Precision [S, S] of a random field of standard deviation `sigma` on the skin, alike over `length` metres.
 
     A Matern field with alpha = 2 (Lindgren, Rue and Lindstrom, An Explicit Link between Gaussian Fields and Gaussian Markov Random
-    Fields, JRSS B 2011); what is stiffer than its bending has wavelengths below 2 pi length.
+    Fields, JRSS B 2011); what is stiffer than its bending has wavelengths below 2 pi length. A `pull` of more than 1 holds it as many
+    times as strongly to 0, which takes most from long waves.
     """
     mass, stiffness = skin.mass(), skin.stiffness(torch.ones_like(skin.area))
     bending = stiffness @ sparse.diags(1 / mass) @ stiffness
-    return (sparse.diags(mass) + 2 * length**2 * stiffness + length**4 * bending) / (4 * np.pi * (sigma * length) ** 2)
+    return (pull * sparse.diags(mass) + 2 * length**2 * stiffness + length**4 * bending) / (4 * np.pi * (sigma * length) ** 2)
 
 
 def mirror_precision(skin: Skin, pairs: Tensor, weight: np.ndarray) -> sparse.spmatrix:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from expportrait.proxy.head_model import JOINTS, load_head_model
-from expportrait.proxy.refine.expression_modes import ExpressionModes, Wrinkles
+from expportrait.proxy.refine.expression_modes import ExpressionModes, Wrinkles, calmness
 
 sys.path.insert(0, str(Path(__file__).parent))
 from painted_head import make_track  # noqa: E402
@@ -84,3 +84,23 @@ def test_wrinkles_have_no_mean_over_their_frames(model, track):
     wrinkles = Wrinkles(modes, modes.scores(model, track).mean(0), relief)
     found = wrinkles.at(model, track)
     assert found.shape == (FRAMES, 5) and found.mean(0).abs().max() < 1e-5 and found.abs().max() > 0.1
+
+
+def test_frames_at_rest_count_most(model, track):
+    expression = torch.zeros_like(track.expression)
+    expression[:, model.expression_names.index("jawOpen")] = torch.linspace(0.1, 1, FRAMES)
+    valid = track.valid.clone()
+    valid[[0, 5]] = False
+    calm = calmness(model, dataclasses.replace(track, expression=expression, valid=valid))
+    assert calm.shape == (FRAMES,) and (calm[~valid] == 0).all()
+    assert float(calm[valid].mean()) == pytest.approx(1, abs=1e-5)
+    assert (calm[valid].diff() < 0).all() and calm[1] > 2 * calm[-1] > 0
+
+
+def test_all_frames_count_alike_where_the_face_does_not_move(model, track):
+    expression = torch.full_like(track.expression, 0.3)
+    assert torch.allclose(calmness(model, dataclasses.replace(track, expression=expression)), torch.ones(FRAMES), atol=1e-3)
+    joints = torch.zeros_like(track.joints)
+    joints[6:, JOINTS.index("jaw"), 0] = 0.3
+    calm = calmness(model, dataclasses.replace(track, expression=torch.zeros_like(expression), joints=joints))
+    assert (calm[:6] > 2 * calm[6:]).all()

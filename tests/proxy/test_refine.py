@@ -11,8 +11,7 @@ from expportrait.proxy.lighting import shade
 from expportrait.proxy.posing import Stage
 from expportrait.proxy.refine import QUALITIES, OutsideMaps, RefineSettings, refine_head, solve_dynamic
 from expportrait.proxy.refine.observe import Observer
-from expportrait.proxy.refine.register import Membrane, gaussian, gradient, solve_shifts
-from expportrait.proxy.refine.surface import Integrator, Skin
+from expportrait.proxy.refine.surface import Skin
 
 SIDE, FRAMES = 160, 4
 # The painted spots are no skin that changes slowly: relief from shading has tests of its own.
@@ -159,43 +158,6 @@ def test_bad_input_is_told_in_one_sentence(model, scene):
     with pytest.raises(ValueError, match="no quality 'best'"):
         RefineSettings.of("best")
     assert all(RefineSettings.of(quality).levels for quality in QUALITIES)
-
-
-# The linear systems
-
-
-def test_a_field_is_recovered_from_its_gradient(model):
-    points = model.stencil @ model.template
-    skin = Skin.of(model, points)
-    place = points[skin.vertices]
-    field = 0.002 * torch.sin(place[:, :1] * 40) * torch.sin(place[:, 1:2] * 40)
-    slopes = (skin.hats * field[skin.faces]).sum(1)[None]
-    found = Integrator(skin, torch.ones(len(skin.faces)), 1e-5, 10.0).solve(slopes)[0]
-    face = model.regions["face"][skin.vertices] > 0.5
-    difference = found - field[:, 0]
-    assert (difference - difference[face].mean())[face].abs().max() < 2e-5
-    assert Integrator(skin, torch.ones(len(skin.faces)), 1e-5, 1e-4).solve(slopes).abs().max() < 0.02 * field.abs().max()
-
-
-def test_shifts_solve_their_system(model, generator):
-    skin = Skin.of(model, model.stencil @ model.template)
-    count = len(skin.vertices)
-    rows = 300 * torch.randn(2, count, 3, 2, generator=generator)
-    blocks, right = rows.mT @ rows, torch.randn(2, count, 2, generator=generator)
-    membrane = Membrane(skin, 0.3, 0.004, float(blocks.diagonal(dim1=-2, dim2=-1).mean()))
-    present = 1e-3 * torch.randn(2, count, 2, generator=generator)
-    change = solve_shifts(membrane, blocks, right, present)
-    for t in range(2):
-        left = (blocks[t] @ change[t, :, :, None])[..., 0] + membrane.apply(change[t] + present[t])
-        start = right[t] - membrane.apply(present[t])
-        assert (left - right[t]).norm() < 0.1 * start.norm()
-
-
-def test_blur_and_gradient_of_a_ramp():
-    x = torch.arange(40.0)
-    ramp = (3 * x[None, :] - 2 * x[:, None])[None, None]
-    slopes = gradient(gaussian(ramp, 1.5))[0, :, 10:-10, 10:-10]
-    assert torch.allclose(slopes[0], torch.tensor(3.0), atol=1e-4) and torch.allclose(slopes[1], torch.tensor(-2.0), atol=1e-4)
 
 
 def test_turns_of_the_skin_carry_normals_to_the_camera(model, scene):

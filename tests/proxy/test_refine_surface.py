@@ -1,6 +1,8 @@
+import numpy as np
+import pytest
 import torch
 
-from expportrait.proxy.refine.surface import Skin, control_basis
+from expportrait.proxy.refine.surface import Integrator, Skin, control_basis, field_precision
 
 
 def test_the_control_basis_makes_the_skin_and_no_other_vertex(model):
@@ -44,3 +46,26 @@ def test_corners_are_gathered_at_their_vertices():
     local = torch.arange(18.0).reshape(2, 3, 3)
     matrix = two.assemble(local).toarray()
     assert matrix[0, 0] == 0 + 9 and matrix[1, 2] == 5 and matrix[2, 0] == 6 + 12 and matrix[3, 3] == 17
+
+
+def test_a_pull_takes_most_from_long_waves(model):
+    points = (model.stencil @ model.template).to(torch.float32)
+    skin = Skin.of(model, points)
+    free, pulled = (field_precision(skin, 0.002, 0.006, pull) for pull in (1.0, 3.0))
+    height = points[skin.vertices, 1].double().numpy()
+    even, wavy = 0 * height + 1, np.sin(height / 0.003)
+    ratio = [float(field @ pulled @ field / (field @ free @ field)) for field in (even, wavy)]
+    assert ratio[0] == pytest.approx(3, rel=1e-6) and 1 < ratio[1] < 1.2
+
+
+def test_a_field_is_recovered_from_its_gradient(model):
+    points = model.stencil @ model.template
+    skin = Skin.of(model, points)
+    place = points[skin.vertices]
+    field = 0.002 * torch.sin(place[:, :1] * 40) * torch.sin(place[:, 1:2] * 40)
+    slopes = (skin.hats * field[skin.faces]).sum(1)[None]
+    found = Integrator(skin, torch.ones(len(skin.faces)), 1e-5, 10.0).solve(slopes)[0]
+    face = model.regions["face"][skin.vertices] > 0.5
+    difference = found - field[:, 0]
+    assert (difference - difference[face].mean())[face].abs().max() < 2e-5
+    assert Integrator(skin, torch.ones(len(skin.faces)), 1e-5, 1e-4).solve(slopes).abs().max() < 0.02 * field.abs().max()
