@@ -28,7 +28,8 @@ from .settings import RefineSettings
 from .surface import Integrator, Skin, factor
 
 STEEPEST = 0.2  # least of 1 + cosine between a posed normal and the resting one that still turns one into the other
-FAR = 1.0  # distance of two normals that is believed at first: heads may be as far from the fit; halved each round down to the outlier
+FAR = 0.5  # the outlier of the first round, as heads may be that far from the fit; halved each round down to the one that is set
+CARRY, LOOSE = 0.0005, 0.06  # metres over which a known relief is blurred, and from it one that is not known comes to an end
 SURE = 0.98  # of a map's weight at a vertex: beyond its border it mixes with the background
 
 
@@ -52,6 +53,19 @@ class LowPass:
         return both[..., :-1] / both[..., -1:].clamp(min=1e-3)
 
 
+def carry(skin: Skin, relief: Tensor, trust: Tensor) -> Tensor:
+    """Displacements [S, 3] along the normals by a relief [S] of trust [S]; where there is none they go along with what is around.
+
+    Nobody sees the inside of a nostril or behind a fold of the ear. Along its own normal it would move against what lies across, and
+    through it. One screened Poisson system.
+    """
+    mass = skin.mass()
+    known = mass * (trust / trust.max().clamp(min=1e-6)).double().cpu().numpy() / CARRY**2
+    along = (relief[:, None] * skin.normals).double().cpu().numpy()
+    system = skin.stiffness(torch.ones_like(skin.area)) + sparse.diags(known + mass / LOOSE**2)
+    return torch.from_numpy(factor(system).solve(known[:, None] * along)).to(relief)
+
+
 class NormalField:
     """Relief of one head: static [S] and dynamic [T, S], metres along the resting normals."""
 
@@ -60,12 +74,13 @@ class NormalField:
         count, size = len(observer.track), len(observer.skin.vertices)
         self.static = observer.skin.normals.new_zeros(1, size)
         self.dynamic = observer.skin.normals.new_zeros(count, size)
+        self._carried = observer.skin.normals.new_zeros(1, size, 3)  # what the static relief displaces
         self._face = observer.model.regions["face"][observer.skin.vertices]
         self._area = self._face * torch.from_numpy(observer.skin.mass()).to(self._face)
 
     def displacement(self, frames: slice) -> Tensor:
         """Canonical displacements [t, S, 3]."""
-        return (self.static + self.dynamic[frames])[..., None] * self.observer.skin.normals
+        return self._carried + self.dynamic[frames][..., None] * self.observer.skin.normals
 
     def run(self, normals: CameraNormals, log: dict[str, list[float]], tick: Callable[[int], None]) -> None:
         """Follows an estimator's normals; `tick` is told the number of frames done."""
@@ -93,8 +108,8 @@ class NormalField:
                 followed = 1 - (1 - believed) ** (1 / settings.normal_rounds)  # each round follows its share of what is left
                 inside = skin.at_faces((self._face * total)[:, None])[:, 0] / count
                 solvers = (
-                    Integrator(skin, skin.at_faces(known[:, None])[:, 0], settings.bend, settings.static_reach),
-                    Integrator(skin, inside, settings.bend, settings.dynamic_reach),
+                    Integrator(skin, skin.at_faces(known[:, None])[:, 0], settings.bend, self._reach(settings.static_reach)),
+                    Integrator(skin, inside, settings.bend, self._reach(settings.dynamic_reach)),
                 )
             (low,) = low_pass((shared * known[:, None])[None], known[None])
             self.static = self.static + solvers[0].solve(-skin.at_faces(shared - (1 - followed) * low)[None], self.static)
@@ -108,6 +123,13 @@ class NormalField:
             log.setdefault("high_pass_normals", []).append(rest)
             mean = self.dynamic.mean(0, keepdim=True)
             self.dynamic, self.static = self.dynamic - mean, self.static + mean
+            self._carried = carry(skin, self.static[0], total)[None]
+
+    def _reach(self, elsewhere: float) -> Tensor:
+        """How far the relief may rise [S]: less at lids and lips, which meet, and have eyes and teeth behind them."""
+        regions = self.observer.model.regions
+        meeting = torch.maximum(regions["lips"], regions["lids"])[self.observer.skin.vertices]
+        return elsewhere ** (1 - meeting) * self.settings.meeting_reach**meeting
 
     def _believed(self, own: Tensor, trusts: Tensor, low_pass: LowPass, log: dict[str, list[float]]) -> float:
         """Share 0..1 of the map's low frequencies to follow, by how much frames disagree in them: own changes [T, S, 3] times trust [T, S].

@@ -14,6 +14,7 @@ from ..head_track import HeadTrack
 from ..mesh import vertex_normals
 from ..posing import Shot, Stage
 from ..warp2d import sample_pixels
+from .lining import Lining
 from .surface import Skin
 
 
@@ -44,7 +45,9 @@ class Observer:
         device = model.template.device
         self.model, self.track = model, track.to(device)
         self.stage = Stage(model, track.camera)
-        self.skin = Skin.of(model, model.canonical(self.track.identity[None], torch.zeros_like(self.track.expression[:1]))[0])
+        rest = model.canonical(self.track.identity[None], torch.zeros_like(self.track.expression[:1]))[0]
+        self.skin = Skin.of(model, rest)
+        self._lining = Lining(model, self.skin.vertices, rest)
         self.under = torch.zeros_like(self.skin.normals)[None]  # [1, S, 3] displacement that all others come on top of
 
     def over(self, displacement: Tensor) -> Observer:
@@ -66,11 +69,16 @@ class Observer:
 
     def posed(self, frames: slice, displacement: Tensor) -> Tensor:
         """All vertices [t, V, 3] in camera space, the skin displaced by [t or 1, S, 3] and what is `under` that."""
-        track, displacement = self.track, displacement + self.under
-        whole = displacement.new_zeros(len(displacement), self.model.vertex_count, 3)
-        whole[:, self.skin.vertices] = displacement
+        track, whole = self.track, self.whole(displacement + self.under)
         posed = self.model.forward(track.identity[None], track.expression[frames], track.joints[frames], whole)
         return posed + track.translation[frames, None]
+
+    def whole(self, displacement: Tensor) -> Tensor:
+        """Displacements [t, V, 3] of all vertices for those of the skin [t, S, 3]: the mouth's lining follows, eyes and teeth do not."""
+        whole = displacement.new_zeros(len(displacement), self.model.vertex_count, 3)
+        whole[:, self.skin.vertices] = displacement
+        whole[:, self._lining.vertices] = self._lining.follow(displacement)
+        return whole
 
     def view(self, frames: slice, displacement: Tensor, seen: Tensor | None = None, among: Tensor | None = None) -> View:
         """Frames of the track with displacement [t or 1, S, 3] of the skin.

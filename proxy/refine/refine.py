@@ -142,9 +142,7 @@ def solve_dynamic(
         wrinkles = relief[..., None] * observer.skin.normals
         registration = Registration(observer, settings, lambda part: static + wrinkles[part], refined.colours)
         registration.run(frames, {}, _counter(progress, len(settings.levels) * len(track)))
-        dynamic = static.new_zeros(len(track), model.vertex_count, 3)
-        dynamic[:, observer.skin.vertices] = settings.detail * (wrinkles + registration.offsets(slice(None)))
-        return dynamic
+        return observer.whole(settings.detail * (wrinkles + registration.offsets(slice(None))))
 
 
 def _relief(
@@ -197,11 +195,7 @@ def _fields(skin: Tensor, observer: Observer, settings: RefineSettings) -> Field
     valid = observer.track.valid
     static = skin[valid].mean(0)
     dynamic = settings.detail * (skin - static) * valid[:, None, None]
-    count = observer.model.vertex_count
-    whole = skin.new_zeros(count, 3), skin.new_zeros(len(skin), count, 3)
-    whole[0][observer.skin.vertices] = static
-    whole[1][:, observer.skin.vertices] = dynamic
-    return Fields(*whole)
+    return Fields(observer.whole(static[None])[0], observer.whole(dynamic))
 
 
 def _displaced(proxy: HeadProxy, fields: Fields, track: HeadTrack, settings: RefineSettings) -> HeadProxy:

@@ -26,6 +26,7 @@ class RefineSettings:
     bend: float = 0.0005  # wavelength (over 2 pi) below which a relief is stiff against outside normals
     static_reach: float = 0.06  # how far a relief of the static field may rise before it is pulled back to the fitted head
     dynamic_reach: float = 0.06  # the same for the dynamic field
+    meeting_reach: float = 0.015  # the same of both at lids and lips
     shading_rounds: int = 8  # rounds of finding relief from shading, each under the light that the round before shows; 0: none
     shading_frames: int = 24  # frames that are looked at for it, spread over the clip
     shading_noise: float = 0.03  # sigma of a vertex's brightness, of the face's mean: wrong pose, gloss, cast shadows

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from expportrait.proxy.posing import Stage
 from expportrait.proxy.refine import RefineSettings
-from expportrait.proxy.refine.normal_field import LowPass, NormalField
+from expportrait.proxy.refine.normal_field import LowPass, NormalField, carry
 from expportrait.proxy.refine.observe import Observer
 from expportrait.proxy.refine.outside_normals import camera_normals
 from expportrait.proxy.refine.plain_fit import PlainFit
@@ -91,3 +91,22 @@ def test_tilts_in_which_frames_disagree_are_left_out(model, observer, normals, r
     believing, _ = follow(observer, tilted, normal_bias=10.0)
     assert away(model, observer, field, relief) < 0.5 * away(model, observer, believing, relief)
     assert log["high_pass_normals"][-1] < 0.6 * log["high_pass_normals"][0]
+
+
+def test_what_nobody_sees_goes_along_with_what_is_around(model, observer):
+    skin = observer.skin
+    points = dense_template(model)[skin.vertices]
+    off = (points - points[points[:, 2].argmax()]).norm(dim=1)
+    hidden = off < 0.008
+    relief = torch.where(hidden, 0.01, 0.004)
+    carried, along = carry(skin, relief, (~hidden).float()), relief[:, None] * skin.normals
+    assert (carried - along)[off > 0.012].norm(dim=1).mean() < 2e-4
+    assert carried[hidden].norm(dim=1).max() < 0.0045
+    assert carry(skin, relief, torch.zeros(len(points))).abs().max() == 0
+
+
+def test_lips_and_lids_rise_less(model, observer, normals):
+    regions = {name: model.regions[name][observer.skin.vertices] for name in ("lips", "lids")}
+    (near, _), (free, _) = (follow(observer, normals, meeting_reach=reach) for reach in (0.003, 0.06))
+    for region in regions.values():
+        assert near.static[0, region > 0.9].abs().mean() < 0.7 * free.static[0, region > 0.9].abs().mean()
