@@ -8,6 +8,22 @@ QUALITIES = ("draft", "standard", "fine")
 
 
 @dataclasses.dataclass(frozen=True)
+class ShadingPrior:
+    """What is expected of a head before its shading is looked at. Sigmas; lengths in metres."""
+
+    relief: float  # sigma of the relief
+    pull: float  # times as strongly it is held to 0: of its long waves much is what the fit has wrong in expressions
+    albedo_change: float  # sigma of the logarithm of the skin's albedo
+    albedo_length: float  # how far that is alike; what changes over a shorter way is shading
+    wrinkle: float  # sigma of a wrinkle's relief by how far the expression moves the face
+
+    def toward(self, other: ShadingPrior, share: float) -> ShadingPrior:
+        """What lies between the two, 0: this one, 1: the other; all values geometrically."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other))
+        return ShadingPrior(*(own ** (1 - share) * its**share for own, its in pairs))
+
+
+@dataclasses.dataclass(frozen=True)
 class RefineSettings:
     """Weights of `refine_head`. Sigmas are standard deviations; lengths are metres."""
 
@@ -31,18 +47,12 @@ class RefineSettings:
     shading_frames: int = 24  # frames that are looked at for it, spread over the clip
     shading_noise: float = 0.03  # sigma of a vertex's brightness, of the face's mean: wrong pose, gloss, cast shadows
     shading_outlier: float = 0.1  # difference of brightness at which a vertex counts a quarter: brows, hair, teeth, cast shadows
-    relief: float = 0.002  # sigma of a relief from shading, under a head that turns
-    relief_still: float = 0.001  # the same under one that does not
-    relief_length: float = 0.006  # how far it is alike: 1 / (2 pi) of the wavelength from which on it is free
-    relief_pull: float = 2.7  # times as strongly it is held to 0 then: of its long waves much is what the fit has wrong in expressions
-    asymmetry: float = 0.001  # sigma of its difference between the two sides of the face
-    albedo_change: float = 0.07  # sigma of the logarithm of the skin's albedo, under a head that turns
-    albedo_length: float = 0.02  # how far it is alike; what changes over a shorter way is shading
-    albedo_change_still: float = 0.2  # the same under a head that does not turn
-    albedo_length_still: float = 0.01
-    wrinkle: float = 0.5  # sigma of a wrinkle's relief by how far the expression moves the face, under a head that turns
-    wrinkle_still: float = 0.15  # the same under one that does not
-    wrinkle_length: float = 0.006  # how far it is alike
+    # Of a head that turns, and of one that does not: nearly all that it shows is left to the albedo.
+    turned: ShadingPrior = ShadingPrior(relief=0.002, pull=2.7, albedo_change=0.07, albedo_length=0.02, wrinkle=0.5)
+    still: ShadingPrior = ShadingPrior(relief=0.001, pull=1.0, albedo_change=0.2, albedo_length=0.01, wrinkle=0.15)
+    relief_length: float = 0.006  # how far a relief is alike: 1 / (2 pi) of the wavelength from which on it is free
+    asymmetry: float = 0.001  # sigma of a relief's difference between the two sides of the face
+    wrinkle_length: float = 0.006  # how far a wrinkle is alike
     wrinkle_modes: int = 4  # kinds of expression, the strongest of the clip, that have wrinkles of their own; 0: none
     position_frames: int = 8  # frames whose silhouette and depth are looked at, spread over the clip
     position_independent: float = 2.0  # as many frames' errors are independent

@@ -34,7 +34,7 @@ from . import energies
 from .expression_modes import ExpressionModes, Wrinkles, calmness
 from .observe import Observer, View
 from .positions import mirror_pairs
-from .settings import RefineSettings
+from .settings import RefineSettings, ShadingPrior
 from .surface import Skin, control_basis, factor, field_precision, mirror_precision
 
 GAMMA = 2.2  # of the pictures: shading is linear in light, pixels are not
@@ -60,7 +60,6 @@ class ShadingField:
         skin, model = observer.skin, observer.model
         self.static = skin.normals.new_zeros(len(skin.vertices))
         self.wrinkles: Wrinkles | None = None
-        self._turned, self._sure_light = 0.0, 1.0  # whether the head turns, 0..1, and `_lit`
         self._moving = self.static.new_zeros(len(observer.track), len(skin.vertices))
         # Off the face nothing is known of skin and light.
         self._patch, self._among = skin.patch(model.regions["face"][skin.vertices] > 0)
@@ -87,8 +86,9 @@ class ShadingField:
         calm = calmness(model, observer.track)
         pictures = frames.pick(chosen.tolist()).to(self.static)
         brightness = gaussian(pictures.clamp(min=0).pow(GAMMA).mean(1, keepdim=True), BLUR)
-        self._turned = min(1.0, max(0.0, (head_turn(model, observer.track) - STILL) / (TURNED - STILL)))
-        spaces = self._spaces(modes)
+        turned = min(1.0, max(0.0, (head_turn(model, observer.track) - STILL) / (TURNED - STILL)))
+        spaces = self._spaces(modes, settings.still.toward(settings.turned, turned))
+        lit: float | None = None
         relief = self.static.new_zeros(1 + len(modes), len(self._among))
         albedo = self.static.new_zeros(len(self._among))
         for number in range(settings.shading_rounds):
@@ -96,7 +96,8 @@ class ShadingField:
             whole[:, self._among] = relief[0] + scores @ relief[1:]
             view = observer.view(slice(0, len(chosen)), whole[..., None] * skin.normals, seen, self._among)
             seen = view.seen
-            rows = self._rows(view, view.sample(brightness)[..., 0], albedo.exp(), number == 0)
+            rows = self._rows(view, view.sample(brightness)[..., 0], albedo.exp(), turned, lit)
+            lit = rows.lit  # as the first round tells it; later a relief may have followed the paint
             log.setdefault("shading", []).append(rows.error)
             space = spaces[number == settings.shading_rounds - 1]
             changes, left = space.static(rows, calm, relief[0], albedo)
@@ -120,42 +121,49 @@ class ShadingField:
         self.static = whole[0] + centre @ whole[1:]
         self._moving = (scores - centre) @ whole[1:]
 
-    def _rows(self, view: View, found: Tensor, albedo: Tensor, first: bool) -> _Rows:
-        """Brightness [t, N], linear in the changes of relief and log albedo, under the lights that it shows; albedo [N]."""
-        skin, settings = self._patch, self.settings
-        weight = view.seen.square() * self._plain * (1 - torch.lerp(*self._hidden, self._turned)) * view.valid[:, None]
+    def _rows(self, view: View, found: Tensor, albedo: Tensor, turned: float, lit: float | None) -> _Rows:
+        """Brightness [t, N], linear in the changes of relief and log albedo, under the lights that it shows; albedo [N].
+
+        `turned`: whether the head turns, 0..1; `lit`: see `_lit`, None in the first round.
+        """
+        weight = view.seen.square() * self._plain * (1 - torch.lerp(*self._hidden, turned)) * view.valid[:, None]
         # A nose differs most from the fitted one, and would bend the light.
-        sure = weight * self._area * (1 - self._nose if first else 1)
+        sure = weight * self._area * (1 - self._nose if lit is None else 1)
         mean = (sure * found).sum() / sure.sum().clamp(min=1e-6)
         found = found / mean.clamp(min=1e-6)
         lights = shared_light(found, albedo, view.normals, sure).expand(len(found), 9)
-        if not first:
-            lights = own_lights(lights, found, albedo, view.normals, sure, settings.shading_outlier)
+        if lit is not None:
+            lights = own_lights(lights, found, albedo, view.normals, sure, self.settings.shading_outlier)
         expected = albedo * (sh_basis(view.normals) @ lights[..., None])[..., 0].clamp(min=DARKEST)  # [t, N]
+        if lit is None:
+            lit = self._lit(found, expected, sure, turned)
         difference = found - expected
-        robust = weight / (1 + (difference / settings.shading_outlier).square()).square()
-        if first:  # later a relief may have followed the paint
-            self._sure_light = self._lit(found, expected, sure)
-        slopes = (sh_slopes(view.normals).mT @ lights[:, None, :, None])[..., 0] * albedo[:, None]  # by the normal, camera space
-        slopes = slopes - (slopes * view.normals).sum(-1, keepdim=True) * view.normals
-        tilt = -(view.turns.mT @ slopes[..., None])[..., 0]  # by the gradient of the relief, at rest
-        tilt = tilt - (tilt * skin.normals).sum(-1, keepdim=True) * skin.normals
-        trust = skin.at_faces(robust[..., None])[..., 0]  # [t, F]
-        independent = min(1 + (INDEPENDENT - 1) * self._turned, len(found))
-        footprint = float(-energies.weighted_mean(view.points[..., 2], sure)) / self.observer.stage.camera.focal
-        noise = settings.shading_noise * max(1.0, footprint / FOOTPRINT)
-        share = independent / len(found) / (noise * PATCH) ** 2
+        robust = weight / (1 + (difference / self.settings.shading_outlier).square()).square()
+        trust = self._patch.at_faces(robust[..., None])[..., 0]  # [t, F]
+        independent = min(1 + (INDEPENDENT - 1) * turned, len(found))
         return _Rows(
-            torch.einsum("fkx,tfx->tfk", skin.hats, skin.at_faces(tilt)),
-            skin.at_faces(expected[..., None])[..., 0],
-            trust * (share * skin.area),
-            skin.at_faces((robust * difference)[..., None])[..., 0] / trust.clamp(min=1e-6),
+            torch.einsum("fkx,tfx->tfk", self._patch.hats, self._patch.at_faces(self._tilts(view, lights, albedo))),
+            self._patch.at_faces(expected[..., None])[..., 0],
+            trust * (independent / len(found) / self._noise(view, sure) ** 2 * self._patch.area),
+            self._patch.at_faces((robust * difference)[..., None])[..., 0] / trust.clamp(min=1e-6),
             min(INDEPENDENT, len(found)) / independent,
-            self._sure_light,
+            lit,
             float(energies.weighted_mean(difference.square(), sure).sqrt()),
         )
 
-    def _lit(self, found: Tensor, expected: Tensor, weight: Tensor) -> float:
+    def _tilts(self, view: View, lights: Tensor, albedo: Tensor) -> Tensor:
+        """Brightness under lights [t, 9] by the gradient of the relief, at rest: [t, N, 3]."""
+        slopes = (sh_slopes(view.normals).mT @ lights[:, None, :, None])[..., 0] * albedo[:, None]  # by the normal, camera space
+        slopes = slopes - (slopes * view.normals).sum(-1, keepdim=True) * view.normals
+        tilt = -(view.turns.mT @ slopes[..., None])[..., 0]
+        return tilt - (tilt * self._patch.normals).sum(-1, keepdim=True) * self._patch.normals
+
+    def _noise(self, view: View, weight: Tensor) -> float:
+        """Sigma of one frame's brightness over an area, metres: the less sure, the fewer pixels there are of the face."""
+        footprint = float(-energies.weighted_mean(view.points[..., 2], weight)) / self.observer.stage.camera.focal
+        return self.settings.shading_noise * max(1.0, footprint / FOOTPRINT) * PATCH
+
+    def _lit(self, found: Tensor, expected: Tensor, weight: Tensor, turned: float) -> float:
         """How surely brightness [t, N] is shading at all, LEAST_LIT..1, and not paint: whether it changes as the head turns as expected.
 
         Where the head does not turn the contrast that is expected has to tell, as a flat one may be paint alone.
@@ -166,26 +174,18 @@ class ShadingField:
         own, wanted = (values - (weight * values).sum(0) / total for values in (found, expected))
         robust = weight / (1 + ((own - wanted) / self.settings.shading_outlier).square())
         followed = (robust * own * wanted).sum() / (robust * wanted.square()).sum().clamp(min=1e-12)
-        return float(torch.lerp(contrast.clamp(LEAST_LIT, 1), followed.clamp(LEAST_LIT, 1), self._turned))
+        return float(torch.lerp(contrast.clamp(LEAST_LIT, 1), followed.clamp(LEAST_LIT, 1), turned))
 
-    def _mixed(self, still: float, turned: float) -> float:
-        return still ** (1 - self._turned) * turned**self._turned
-
-    def _spaces(self, modes: ExpressionModes) -> tuple[_Space, _Space]:
+    def _spaces(self, modes: ExpressionModes, prior: ShadingPrior) -> tuple[_Space, _Space]:
         """A coarse and a fine space of reliefs; both end at 0 where the face does, and at lids and lips, which have to meet."""
         skin, settings, model = self._patch, self.settings, self.observer.model
         length = settings.relief_length
         uneven = skin.mass() / (4 * np.pi * (settings.asymmetry * length) ** 2)
         symmetry = mirror_precision(skin, mirror_pairs(model, skin.vertices), uneven)
-        sigma, pull = self._mixed(settings.relief_still, settings.relief), self._mixed(1.0, settings.relief_pull)
-        relief = field_precision(skin, sigma, length, pull) + symmetry
+        relief = field_precision(skin, prior.relief, length, prior.pull) + symmetry
         # Under a head that does not turn, shadows in folds, stubble and shape look the same, so nearly all of it is left to the albedo.
-        albedo = field_precision(
-            skin,
-            self._mixed(settings.albedo_change_still, settings.albedo_change),
-            self._mixed(settings.albedo_length_still, settings.albedo_length),
-        )
-        wrinkle = field_precision(skin, self._mixed(settings.wrinkle_still, settings.wrinkle), settings.wrinkle_length)
+        albedo = field_precision(skin, prior.albedo_change, prior.albedo_length)
+        wrinkle = field_precision(skin, prior.wrinkle, settings.wrinkle_length)
         inside = (~skin.border()).cpu().numpy()
         fine = sparse.identity(len(inside), format="csc")[:, inside]
         coarse = (sparse.diags(inside.astype(float)) @ control_basis(model, skin)).tocsc()

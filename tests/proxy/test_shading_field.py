@@ -22,7 +22,7 @@ from painted_head import make_track, skin_paint  # noqa: E402
 
 SIDE = 224
 YAWS = (-0.3, 0.0, 0.3)
-FAST = RefineSettings(shading_rounds=3, relief_still=0.002)
+FAST = RefineSettings(shading_rounds=3, still=dataclasses.replace(RefineSettings().still, relief=0.002))
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +223,10 @@ def test_slopes_are_the_basis_derivatives():
     normals = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     slopes = torch.autograd.functional.jacobian(sh_basis, normals)  # [5, 9, 5, 3]
     assert torch.allclose(sh_slopes(normals), slopes[torch.arange(5), :, torch.arange(5)])
+
+
+def test_priors_between_two_are_geometric_means():
+    still, turned = RefineSettings().still, RefineSettings().turned
+    assert still.toward(turned, 0.0) == still
+    assert dataclasses.astuple(still.toward(turned, 1.0)) == pytest.approx(dataclasses.astuple(turned))
+    assert still.toward(turned, 0.5).relief == pytest.approx((still.relief * turned.relief) ** 0.5)
