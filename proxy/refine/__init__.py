@@ -2,6 +2,6 @@
 
 from .outside_maps import OutsideMaps
 from .refine import Fields, Refined, refine_head, solve_dynamic
-from .settings import QUALITIES, RefineSettings
+from .settings import QUALITIES, RefineSettings, ShadingPrior
 
-__all__ = ["QUALITIES", "Fields", "OutsideMaps", "Refined", "RefineSettings", "refine_head", "solve_dynamic"]
+__all__ = ["QUALITIES", "Fields", "OutsideMaps", "Refined", "RefineSettings", "ShadingPrior", "refine_head", "solve_dynamic"]

@@ -13,7 +13,7 @@ from .outside_maps import chunks
 
 LEAST = 1e-4  # metres: expressions that move the face by less are noise of the fit
 EVERY = 4  # one vertex of so many tells how the face moves
-CALM = 0.002  # metres: RMS move of the face beyond its least at which a frame says half as much of the face at rest
+CALM = 0.002  # metres: a frame says half as much of the face at rest where its mean square move is so far (squared) above the least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +49,16 @@ class ExpressionModes:
 
 
 def calmness(model: HeadModel, track: HeadTrack) -> Tensor:
-    """How much frames [T] say of the face at rest, 1 on average over those with a face, 0 in the others.
+    """How much frames [T] say of the model's face at rest, 1 on average over those with a face, 0 in the others.
 
     A fit errs the more, the farther expression and jaw have moved the face; what it has wrong would pass for the person's own shape, and
     another clip of the same person would show another.
     """
     vertices = _telling(model)
-    rest = dataclasses.replace(track.at(torch.zeros(1, dtype=torch.long)), expression=0 * track.expression[:1], joints=0 * track.joints[:1])
-    moved = (_shapes(model, track, vertices) - _shapes(model, rest, vertices)).square().sum(-1).mean(1)
+    rest = model.forward(track.identity[None], torch.zeros_like(track.expression[:1]), torch.zeros_like(track.joints[:1]))[:, vertices]
+    moved = (_shapes(model, track, vertices) - rest).square().sum(-1).mean(1)
     beyond = moved - moved[track.valid].min()
-    calm = track.valid / (1 + beyond / CALM**2)
+    calm = torch.where(track.valid, 1 / (1 + beyond / CALM**2), torch.zeros_like(beyond))
     return calm / calm[track.valid].mean()
 
 

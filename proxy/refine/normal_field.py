@@ -2,7 +2,8 @@
 
 A displacement d along the normal tilts the normal by -grad d, so wanted changes of the normals are the gradient of a relief (the linear
 form of Nehab et al., Efficiently Combining Positions and Normals for Precise 3D Geometry, SIGGRAPH 2005). What all frames share is
-static, what a frame has beyond that is dynamic; each is one solve for all frames.
+static, what a frame has beyond that is dynamic; each is one solve for all frames. Skin that no frame shows is carried along by what is
+around it.
 
 Estimators know folds and noses better than which way a whole cheek faces. Low frequencies in which a map's frames disagree are left to
 the fit, the silhouette and depth: only the high-pass normals are followed then, as in Grassal et al., Neural Head Avatars from Monocular
@@ -53,21 +54,21 @@ class LowPass:
         return both[..., :-1] / both[..., -1:].clamp(min=1e-3)
 
 
-def carry(skin: Skin, relief: Tensor, trust: Tensor) -> Tensor:
-    """Displacements [S, 3] along the normals by a relief [S] of trust [S]; where there is none they go along with what is around.
+def carry(skin: Skin, relief: Tensor, known: Tensor) -> Tensor:
+    """Displacements [S, 3] along the normals by a relief [S], as far as it is `known` [S], 0..1; else along with what is around.
 
     Nobody sees the inside of a nostril or behind a fold of the ear. Along its own normal it would move against what lies across, and
     through it. One screened Poisson system.
     """
     mass = skin.mass()
-    known = mass * (trust / trust.max().clamp(min=1e-6)).double().cpu().numpy() / CARRY**2
+    held = mass * known.double().cpu().numpy() / CARRY**2
     along = (relief[:, None] * skin.normals).double().cpu().numpy()
-    system = skin.stiffness(torch.ones_like(skin.area)) + sparse.diags(known + mass / LOOSE**2)
-    return torch.from_numpy(factor(system).solve(known[:, None] * along)).to(relief)
+    system = skin.stiffness(torch.ones_like(skin.area)) + sparse.diags(held + mass / LOOSE**2)
+    return torch.from_numpy(factor(system).solve(held[:, None] * along)).to(relief)
 
 
 class NormalField:
-    """Relief of one head: static [S] and dynamic [T, S], metres along the resting normals."""
+    """Relief of one head, metres along the resting normals: static [1, S], as `carry` displaces it, and dynamic [T, S]."""
 
     def __init__(self, observer: Observer, settings: RefineSettings):
         self.observer, self.settings = observer, settings
@@ -123,7 +124,7 @@ class NormalField:
             log.setdefault("high_pass_normals", []).append(rest)
             mean = self.dynamic.mean(0, keepdim=True)
             self.dynamic, self.static = self.dynamic - mean, self.static + mean
-            self._carried = carry(skin, self.static[0], total)[None]
+            self._carried = carry(skin, self.static[0], known)[None]
 
     def _reach(self, elsewhere: float) -> Tensor:
         """How far the relief may rise [S]: less at lids and lips, which meet, and have eyes and teeth behind them."""

@@ -68,7 +68,7 @@ class Observer:
         return valid[torch.linspace(0, len(valid) - 1, min(count, len(valid))).round().long()].unique()
 
     def posed(self, frames: slice, displacement: Tensor) -> Tensor:
-        """All vertices [t, V, 3] in camera space, the skin displaced by [t or 1, S, 3] and what is `under` that."""
+        """All vertices [t, V, 3] in camera space, the skin displaced by [t or 1, S, 3] and what is `under` that; see `whole`."""
         track, whole = self.track, self.whole(displacement + self.under)
         posed = self.model.forward(track.identity[None], track.expression[frames], track.joints[frames], whole)
         return posed + track.translation[frames, None]

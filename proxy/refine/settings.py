@@ -9,7 +9,7 @@ QUALITIES = ("draft", "standard", "fine")
 
 @dataclasses.dataclass(frozen=True)
 class ShadingPrior:
-    """What is expected of a head before its shading is looked at. Sigmas; lengths in metres."""
+    """What is expected of a head before its shading is looked at. Sigmas are standard deviations; lengths are metres."""
 
     relief: float  # sigma of the relief
     pull: float  # times as strongly it is held to 0: of its long waves much is what the fit has wrong in expressions
@@ -47,7 +47,7 @@ class RefineSettings:
     shading_frames: int = 24  # frames that are looked at for it, spread over the clip
     shading_noise: float = 0.03  # sigma of a vertex's brightness, of the face's mean: wrong pose, gloss, cast shadows
     shading_outlier: float = 0.1  # difference of brightness at which a vertex counts a quarter: brows, hair, teeth, cast shadows
-    # Of a head that turns, and of one that does not: nearly all that it shows is left to the albedo.
+    # Of a head that turns, and of one that does not. There shadows in folds, stubble and shape look the same: the albedo takes nearly all.
     turned: ShadingPrior = ShadingPrior(relief=0.002, pull=2.7, albedo_change=0.07, albedo_length=0.02, wrinkle=0.5)
     still: ShadingPrior = ShadingPrior(relief=0.001, pull=1.0, albedo_change=0.2, albedo_length=0.01, wrinkle=0.15)
     relief_length: float = 0.006  # how far a relief is alike: 1 / (2 pi) of the wavelength from which on it is free

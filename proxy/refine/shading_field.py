@@ -183,7 +183,6 @@ class ShadingField:
         uneven = skin.mass() / (4 * np.pi * (settings.asymmetry * length) ** 2)
         symmetry = mirror_precision(skin, mirror_pairs(model, skin.vertices), uneven)
         relief = field_precision(skin, prior.relief, length, prior.pull) + symmetry
-        # Under a head that does not turn, shadows in folds, stubble and shape look the same, so nearly all of it is left to the albedo.
         albedo = field_precision(skin, prior.albedo_change, prior.albedo_length)
         wrinkle = field_precision(skin, prior.wrinkle, settings.wrinkle_length)
         inside = (~skin.border()).cpu().numpy()

@@ -103,6 +103,10 @@ def test_what_nobody_sees_goes_along_with_what_is_around(model, observer):
     assert (carried - along)[off > 0.012].norm(dim=1).mean() < 2e-4
     assert carried[hidden].norm(dim=1).max() < 0.0045
     assert carry(skin, relief, torch.zeros(len(points))).abs().max() == 0
+    # What few frames of many show is known well enough to keep its shape.
+    waves = 0.001 * torch.sin(points[:, 1] * (2 * math.pi / 0.02))
+    half = carry(skin, waves, torch.full((len(points),), 0.5))
+    assert (half * skin.normals).sum(-1) @ waves > 0.85 * waves @ waves
 
 
 def test_lips_and_lids_rise_less(model, observer, normals):
