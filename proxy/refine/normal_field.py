@@ -31,6 +31,7 @@ from .surface import Integrator, Skin, factor
 STEEPEST = 0.2  # least of 1 + cosine between a posed normal and the resting one that still turns one into the other
 FAR = 0.5  # the outlier of the first round, as heads may be that far from the fit; halved each round down to the one that is set
 CARRY, LOOSE = 0.0005, 0.06  # metres over which a known relief is blurred, and from it one that is not known comes to an end
+ENOUGH = 8  # frames that show skin well enough: glimpses into a nostril tear its rim
 SURE = 0.98  # of a map's weight at a vertex: beyond its border it mixes with the background
 
 
@@ -124,7 +125,7 @@ class NormalField:
             log.setdefault("high_pass_normals", []).append(rest)
             mean = self.dynamic.mean(0, keepdim=True)
             self.dynamic, self.static = self.dynamic - mean, self.static + mean
-            self._carried = carry(skin, self.static[0], known)[None]
+            self._carried = carry(skin, self.static[0], (total / min(ENOUGH, count)).clamp(max=1).square())[None]
 
     def _reach(self, elsewhere: float) -> Tensor:
         """How far the relief may rise [S]: less at lids and lips, which meet, and have eyes and teeth behind them."""
