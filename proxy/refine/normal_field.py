@@ -125,7 +125,8 @@ class NormalField:
             log.setdefault("high_pass_normals", []).append(rest)
             mean = self.dynamic.mean(0, keepdim=True)
             self.dynamic, self.static = self.dynamic - mean, self.static + mean
-            self._carried = carry(skin, self.static[0], (total / min(ENOUGH, count)).clamp(max=1).square())[None]
+            enough = min(ENOUGH, int(self.observer.track.valid.sum()))
+            self._carried = carry(skin, self.static[0], (total / enough).clamp(max=1).square())[None]
 
     def _reach(self, elsewhere: float) -> Tensor:
         """How far the relief may rise [S]: less at lids and lips, which meet, and have eyes and teeth behind them."""

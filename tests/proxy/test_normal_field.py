@@ -1,5 +1,6 @@
 """Outside normals of which the low frequencies are wrong, against those of a truth that the fit does not know."""
 
+import dataclasses
 import math
 import sys
 from pathlib import Path
@@ -114,3 +115,14 @@ def test_lips_and_lids_rise_less(model, observer, normals):
     (near, _), (free, _) = (follow(observer, normals, meeting_reach=reach) for reach in (0.003, 0.06))
     for region in regions.values():
         assert near.static[0, region > 0.9].abs().mean() < 0.7 * free.static[0, region > 0.9].abs().mean()
+
+
+def test_frames_without_a_face_blur_nothing(model, observer, normals):
+    valid = torch.zeros(len(YAWS), dtype=torch.bool)
+    valid[1] = True
+    missing = Observer(model, dataclasses.replace(observer.track, valid=valid))
+    alone = observer.at(torch.tensor([1]))
+    shown = [follow(some, some_normals)[0].displacement(slice(0, 1)) for some, some_normals in ((missing, normals), (alone, normals[1:2]))]
+    front = model.regions["face"][observer.skin.vertices] > 0.9
+    moved = [(field[0] * observer.skin.normals).sum(-1)[front] for field in shown]
+    assert (moved[0] - moved[1]).square().mean() < 0.01 * moved[1].square().mean()
