@@ -66,8 +66,10 @@ def _read(path: str | os.PathLike, tensors: bool = True) -> tuple[dict[str, str]
         raise ValueError(f"{path} is not a readable safetensors file ({error}); it is damaged or of another kind") from None
 
 
-def load_dataclass(path: str | os.PathLike, kind: type[T], format: str, version: int, model_id: str | None = None) -> T:
-    """Reads what `save_dataclass` wrote.
+def load_dataclass(
+    path: str | os.PathLike, kind: type[T], format: str, version: int, model_id: str | None = None, oldest: int | None = None
+) -> T:
+    """Reads what `save_dataclass` wrote, of this version or down to `oldest`, whose missing fields have defaults.
 
     Raises FileNotFoundError if there is no such file and ValueError if it is not a safetensors file, of another format
     or version, made with another head model than `model_id`, or lacks a field.
@@ -76,7 +78,7 @@ def load_dataclass(path: str | os.PathLike, kind: type[T], format: str, version:
     found = metadata.get(FORMAT_KEY, "none")
     if found != format:
         raise ValueError(f"{path} has format {found}, expected {format}; choose a file that was saved as {format}")
-    if metadata.get("version") != str(version):
+    if metadata.get("version") not in map(str, range(oldest or version, version + 1)):
         raise ValueError(
             f"{path} has version {metadata.get('version')} of {format}, this program reads version {version}; "
             f"save it again with a matching program"

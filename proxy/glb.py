@@ -49,8 +49,9 @@ def export_glb(path: str | os.PathLike, proxy: HeadProxy, model: HeadModel, moti
     """Writes `path` (.glb): the neutral head of `proxy`, where it stands in the source picture, seen by a camera like its own.
 
     Metres, y up, the camera looks along -z from the origin. Morph targets bear the expression's names; a strength of 0
-    is the person's neutral. With a `motion` (its `expression` [T, E], `joints` [T, J, 3], `translation` [T, 3] and
-    `fps` are used, not its `detail`) the file has one animation of T frames. The transparent outer eye is left out.
+    is the person's neutral. With a `motion` (its `expression` [T, E], `joints` [T, J, 3], `translation` [T, 3],
+    `fps`, and its detail if that was made for this proxy) the file has one animation of T frames. The transparent outer eye
+    is left out.
 
     Raises ValueError if proxy, motion and model do not belong together.
     """
@@ -127,7 +128,26 @@ def _morph(model: HeadModel, proxy: HeadProxy, motion) -> _Morph:
         names += [f"{JOINTS[1 + k // 9]}_corrective_{k % 9}" for k in felt.tolist()]
         displacements.append(correctives[felt])
         strengths.append(bend[:, felt])
+    if getattr(motion, "detail_id", None) == proxy.detail_id:
+        fields, coefficients = _own_detail(proxy, motion)
+        names += [f"detail_{k}" for k in range(len(fields))]
+        displacements.append(fields)
+        strengths.append(coefficients)
     return _Morph(names, torch.cat(displacements), torch.cat(strengths, dim=1))
+
+
+def _own_detail(proxy: HeadProxy, motion) -> tuple[Tensor, Tensor]:
+    """Fields [K, V, 3] and strengths [T, K] of a motion's own detail, less what the expressions' morph targets bring already."""
+    fields, coefficients = [], []
+    if motion.detail_basis is not None:
+        fields, coefficients = [motion.detail_basis], [motion.detail]
+    if proxy.detail_basis is not None:
+        own = motion.detail if motion.detail_basis is None else motion.detail.new_zeros(len(motion), len(proxy.detail_basis))
+        if proxy.detail_by_expression is not None:
+            own = own - (motion.expression - proxy.neutral) @ proxy.detail_by_expression
+        fields.append(proxy.detail_basis)
+        coefficients.append(own)
+    return torch.cat(fields), torch.cat(coefficients, dim=1)
 
 
 def _with_turned_joints(model: HeadModel, proxy: HeadProxy, which: Tensor) -> Tensor:

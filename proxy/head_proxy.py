@@ -66,36 +66,38 @@ class HeadProxy:
         return Camera.centred(self.focal, self.width, self.height)
 
     @functools.cached_property
-    def detail_id(self) -> str | None:
-        """Short hash of the detail's basis, None without one: coefficients of a motion belong to one basis only.
+    def detail_id(self) -> str:
+        """Short hash of what a motion's detail depends on: the detail's basis, or without one the head's own shape.
 
-        Taken from the rounded basis that a file holds, so that saving and loading do not change it.
+        Taken from the rounded tensors that a file holds, so that saving and loading do not change it.
         """
-        if self.detail_basis is None:
-            return None
-        stored = self.detail_basis.detach().cpu().half().contiguous()
-        return hashlib.sha256(stored.numpy().tobytes()).hexdigest()[:16]
+        if self.detail_basis is not None and len(self.detail_basis):
+            shape = [self.detail_basis.half()]
+        else:
+            shape = [self.identity] + ([] if self.displacement is None else [self.displacement.half()])
+        stored = b"".join(value.detach().cpu().contiguous().numpy().tobytes() for value in shape)
+        return hashlib.sha256(stored).hexdigest()[:16]
 
-    def displaced(self, expression: Tensor, detail: Tensor | None = None) -> Tensor | None:
+    def displaced(self, expression: Tensor, detail: Tensor | None = None, basis: Tensor | None = None) -> Tensor | None:
         """Displacement [t or 1, V, 3] of the dense vertices in canonical space, metres; None if the proxy has none.
 
-        static + detail @ basis, with detail [t, K]; where it is not given it follows expression [t, E] by
-        `detail_by_expression`, being zero at the neutral face. Raises ValueError for a wrong number of coefficients.
+        static + detail @ basis, with detail [t, K] on `basis` [K, V, 3], that of the proxy if not given; where detail is not
+        given it follows expression [t, E] by `detail_by_expression`, being zero at the neutral face. Raises ValueError for a
+        wrong number of coefficients.
         """
-        if self.detail_basis is None:
-            if detail is not None:
-                raise ValueError("coefficients of detail were given, but the head proxy has no detail; leave them out")
-            return None if self.displacement is None else self.displacement[None]
+        basis = self.detail_basis if basis is None else basis
+        if basis is None and detail is not None:
+            raise ValueError("coefficients of detail were given, but the head proxy has no detail; leave them out")
         if detail is None and self.detail_by_expression is not None:
             detail = (expression - self.neutral) @ self.detail_by_expression
         if detail is None:
             return None if self.displacement is None else self.displacement[None]
-        if detail.ndim != 2 or detail.shape[1] != len(self.detail_basis):
+        if detail.ndim != 2 or detail.shape[1] != len(basis):
             raise ValueError(
-                f"the detail has shape {list(detail.shape)}, but the head proxy's basis has {len(self.detail_basis)} fields; "
-                f"expected [t, {len(self.detail_basis)}]"
+                f"the detail has shape {list(detail.shape)}, but the head proxy's basis has {len(basis)} fields; "
+                f"expected [t, {len(basis)}]"
             )
-        dynamic = (detail @ self.detail_basis.flatten(1)).unflatten(1, (-1, 3))
+        dynamic = (detail @ basis.flatten(1)).unflatten(1, (-1, 3))
         return dynamic if self.displacement is None else self.displacement + dynamic
 
     def to(self, device: torch.device | str) -> HeadProxy:

@@ -75,8 +75,9 @@ def camera_space(model: HeadModel, who: HeadProxy | Tensor, pose, start: int = 0
     else:
         own = getattr(pose, "detail_id", None) is not None and pose.detail_id == who.detail_id
         detail = pose.detail[start:stop].to(device) if own else None
+        basis = pose.detail_basis.to(device) if own and pose.detail_basis is not None else None
         proxy = who.to(device)
-        identity, displacement = proxy.identity, proxy.displaced(expression, detail)
+        identity, displacement = proxy.identity, proxy.displaced(expression, detail, basis)
     return model.forward(identity[None], expression, joints, displacement) + translation[:, None]
 
 

@@ -28,6 +28,15 @@ def toy(generator):
     return Toy("head-a", torch.rand(3, 4, generator=generator), torch.arange(5), (1.5, 2.0))
 
 
+def test_older_versions_are_read_where_declared(tmp_path, toy):
+    path = tmp_path / "toy.safetensors"
+    save_dataclass(path, toy, FORMAT, 2)
+    assert load_dataclass(path, Toy, FORMAT, 3, oldest=2).model_id == "head-a"
+    for version, oldest in ((3, None), (4, 3), (1, 1)):
+        with pytest.raises(ValueError, match=f"has version 2 of {FORMAT}, this program reads version {version}"):
+            load_dataclass(path, Toy, FORMAT, version, oldest=oldest)
+
+
 def test_round_trip(tmp_path, toy):
     path = tmp_path / "new folder" / "toy.safetensors"
     save_dataclass(path, toy, FORMAT, 3)

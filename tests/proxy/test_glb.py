@@ -199,8 +199,7 @@ def test_animation_gives_the_models_vertices(tmp_path, head, generator):
 def test_a_displaced_head_is_exported_with_its_detail(tmp_path, head, generator):
     """Mesh, each target alone, and animation are those of the displaced head."""
     proxy, motion = displace(make_proxy(head, generator), head, generator), make_motion(head, generator)
-    detail = torch.randn(FRAMES, 4, generator=generator)
-    export_glb(tmp_path / "head.glb", proxy, head, dataclasses.replace(motion, detail=detail, detail_id=proxy.detail_id))
+    export_glb(tmp_path / "head.glb", proxy, head, motion)
     glb = Glb(tmp_path / "head.glb")
     (tmp_path / "head.glb").unlink()
     source = sources(glb, head, proxy)
@@ -221,6 +220,25 @@ def test_a_displaced_head_is_exported_with_its_detail(tmp_path, head, generator)
         expression[place] += 1
         found = glb.vertices(rest + (np.arange(len(rest)) == place), matrices)
         assert error(expression, at_rest, proxy.source_translation, found) < 5e-5, place
+
+
+@pytest.mark.parametrize("refined, own_fields", ((True, True), (True, False), (False, True)))
+def test_a_motions_detail_is_in_its_animation(tmp_path, head, generator, refined, own_fields):
+    """With fields of its own on any head, or with coefficients on those of a refined one."""
+    proxy, motion = make_proxy(head, generator), make_motion(head, generator)
+    proxy = displace(proxy, head, generator) if refined else proxy
+    count = 3 if own_fields else 4
+    basis = 2e-3 * torch.randn(count, head.vertex_count, 3, generator=generator) if own_fields else None
+    detail = torch.randn(FRAMES, count, generator=generator)
+    motion = dataclasses.replace(motion, detail=detail, detail_id=proxy.detail_id, detail_basis=basis)
+    export_glb(tmp_path / "head.glb", proxy, head, motion)
+    glb = Glb(tmp_path / "head.glb")
+    (tmp_path / "head.glb").unlink()
+    source = sources(glb, head, proxy)
+    displacement = proxy.displaced(motion.expression, detail, basis)
+    wanted = head.forward(proxy.identity[None], motion.expression, motion.joints, displacement) + motion.translation[:, None]
+    for frame in range(FRAMES):
+        assert np.abs(glb.vertices(*glb.places(frame)) - wanted[frame].numpy()[source]).max() < 1e-4
 
 
 def test_displacement_of_zeros_leaves_the_file_as_it_is(tmp_path, model, generator):

@@ -73,7 +73,7 @@ def test_a_thousand_frames_stay_under_20_megabytes(model, generator, tmp_path):
 def test_files_without_displacement_load_as_before(model, generator, tmp_path):
     make_proxy(model, generator).save(tmp_path / "proxy.safetensors")
     again = HeadProxy.load(tmp_path / "proxy.safetensors")
-    assert again.displacement is again.detail_basis is again.detail_kept is again.detail_id is None
+    assert again.displacement is again.detail_basis is again.detail_kept is None
     assert again.displaced(again.neutral[None]) is None
 
 
@@ -103,6 +103,30 @@ def test_no_detail_fields_are_a_detail_too(generator, tmp_path):
     again = HeadProxy.load(tmp_path / "proxy.safetensors")
     assert again.detail.shape == (1, 0) and again.detail_id == proxy.detail_id
     assert torch.equal(again.displaced(again.neutral.repeat(3, 1)), again.displacement.expand(3, -1, -1))
+
+
+def test_detail_id_tells_heads_without_a_basis_apart(model, generator, tmp_path):
+    bare = make_proxy(model, generator)
+    bare.save(tmp_path / "proxy.safetensors")
+    assert HeadProxy.load(tmp_path / "proxy.safetensors").detail_id == bare.detail_id
+    moved = dataclasses.replace(bare, displacement=torch.full((model.vertex_count, 3), 1e-3))
+    empty = dataclasses.replace(bare, detail_basis=torch.zeros(0, model.vertex_count, 3))
+    other = dataclasses.replace(bare, identity=bare.identity + 1e-3)
+    assert empty.detail_id == bare.detail_id
+    assert len({bare.detail_id, moved.detail_id, other.detail_id}) == 3
+
+
+def test_detail_on_another_basis(generator):
+    toy = make_model(generator)
+    bare = make_proxy(toy, generator)
+    proxy = displace(bare, toy, generator)
+    given, basis = torch.randn(3, 2, generator=generator), torch.randn(2, toy.vertex_count, 3, generator=generator)
+    dynamic = torch.einsum("tk,kvx->tvx", given, basis)
+    expression = torch.rand(3, len(toy.expression_names), generator=generator)
+    assert torch.allclose(bare.displaced(expression, given, basis), dynamic, atol=1e-6)
+    assert torch.allclose(proxy.displaced(expression, given, basis), proxy.displacement + dynamic, atol=1e-6)
+    with pytest.raises(ValueError, match="basis has 2 fields"):
+        proxy.displaced(expression, given[:, :1], basis)
 
 
 def test_detail_id_tells_bases_apart(generator):

@@ -82,6 +82,16 @@ def test_a_motions_detail_shows_on_its_own_proxy_alone(scene, generator):
     assert torch.equal(camera_space(model, plain(proxy), own), camera_space(model, plain(proxy), motion))
 
 
+def test_a_motions_own_fields_replace_those_of_the_proxy(scene, generator):
+    model, proxy, motion = scene
+    detail, basis = torch.randn(len(motion), 2, generator=generator), fields(model, 2, generator)
+    for who in (proxy, plain(proxy)):
+        own = dataclasses.replace(motion, detail=detail, detail_id=who.detail_id, detail_basis=basis)
+        expected = posed(model, who, motion, who.displaced(motion.expression, detail, basis))
+        assert torch.equal(camera_space(model, who, own), expected)
+        assert (expected - camera_space(model, who, motion)).abs().max() > 1e-4
+
+
 def test_landmarks_lie_on_the_displaced_surface(scene):
     """A head moved by its displacement has its landmarks where a head moved by its translation has them."""
     model, proxy, _ = scene

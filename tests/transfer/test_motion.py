@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from expportrait.transfer.motion import HeadMotion
+from expportrait.proxy.files import save_dataclass
+from expportrait.transfer.motion import FORMAT, HeadMotion
 from expportrait.transfer.presets import load_preset
 
 
@@ -43,3 +44,24 @@ def test_detail_that_does_not_fit_is_named(model, generator):
     for wrong in (detail[1:], detail[0]):
         with pytest.raises(ValueError, match=r"expected \[T, K\] with T = 150"):
             dataclasses.replace(motion, detail=wrong, detail_id="0123456789abcdef")
+
+
+def test_fields_of_its_own_are_kept_and_saved(model, generator, tmp_path):
+    motion, _ = load_preset("speaking", model)
+    detail, basis = torch.randn(len(motion), 3, generator=generator), 1e-3 * torch.randn(3, 7, 3, generator=generator)
+    motion = dataclasses.replace(motion, detail=detail, detail_id="0123456789abcdef", detail_basis=basis)
+    few = motion.select([5, 2])
+    assert torch.equal(few.detail_basis, basis) and torch.equal(few.detail, detail[[5, 2]])
+    motion.save(tmp_path / "m.safetensors")
+    again = HeadMotion.load(tmp_path / "m.safetensors", model.model_id)
+    assert again.detail_basis.dtype == torch.float32 and (again.detail_basis - basis).abs().max() < 4e-6
+    with pytest.raises(ValueError, match="K = 3 as its detail"):
+        dataclasses.replace(motion, detail_basis=basis[1:])
+    with pytest.raises(ValueError, match="K = None as its detail"):
+        dataclasses.replace(motion, detail=None, detail_id=None)
+
+
+def test_files_of_version_1_are_read(model, tmp_path):
+    motion, _ = load_preset("speaking", model)
+    save_dataclass(tmp_path / "m.safetensors", motion, FORMAT, 1)
+    assert torch.equal(HeadMotion.load(tmp_path / "m.safetensors").expression, motion.expression)
