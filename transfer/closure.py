@@ -54,7 +54,7 @@ def samples(rims: Rims, points: Tensor) -> list[Tensor]:
     """Points [T, L, 3] of all rims in the openings' own axes: three of [T, 2, N, S, 3]."""
     counts = [rim.points[..., 0].numel() for rim in rims.all]
     split = points.split(counts, dim=1)
-    return [part.unflatten(1, rim.points.shape[:3]) @ rim.axes.mT for part, rim in zip(split, rims.all)]
+    return [(part.reshape(-1, 3) @ rim.axes.mT).view(len(part), *rim.points.shape) for part, rim in zip(split, rims.all)]
 
 
 def gaps(rims: Rims, points: Tensor) -> list[Tensor]:
