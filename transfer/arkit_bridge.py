@@ -67,24 +67,26 @@ class ArkitBridge:
             raise ValueError(f"the ARKit curves have shape {list(curves.shape)}; give one column for each of the {len(ARKIT_NAMES)} names")
         return curves @ self.expression.to(curves), torch.einsum("tk,kjx->tjx", curves, self.joints.to(curves))
 
-    def to_arkit(self, expression: Tensor, joints: Tensor) -> Tensor:
+    def to_arkit(self, expression: Tensor, joints: Tensor, with_gaze: bool = True) -> Tensor:
         """Curves [T, 52] of expression [T, E] and joints [T, J, 3].
 
         With ARKit's expressions these are the curves, and what jaw and eyes do beyond them is added to jaw... and eyeLook...
         as far as their bounds allow. Otherwise the curves are those within the embedded head's bounds that move the
         landmarks and eyes most like it. Where mouthClose and jawOpen could stand for each other, small values are taken.
+        Without gaze the eyes' rotations count for nothing, and eyeLook... tells what the lids do: for those who take care of
+        the eyes themselves.
         """
         if self.named is None:
             curves = expression.new_zeros(len(expression), len(ARKIT_NAMES))
             unsolved = torch.arange(len(curves), device=curves.device)
         else:
             curves = expression[:, self.named]
-            unsolved = (joints[:, [JAW, *EYES]] != 0).flatten(1).any(1).nonzero()[:, 0]
+            unsolved = (joints[:, [JAW, *EYES] if with_gaze else [JAW]] != 0).flatten(1).any(1).nonzero()[:, 0]
         for some in unsolved.split(FRAMES_AT_ONCE) if len(unsolved) else ():
-            curves[some] = self._solve(expression[some], joints[some], curves[some]).to(curves)
+            curves[some] = self._solve(expression[some], joints[some], curves[some], with_gaze).to(curves)
         return curves
 
-    def _solve(self, expression: Tensor, joints: Tensor, start: Tensor) -> Tensor:
+    def _solve(self, expression: Tensor, joints: Tensor, start: Tensor, with_gaze: bool) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
             device = self.expression.device
             expression, joints, start = (x.to(device, torch.float64, copy=True) for x in (expression, joints, start))
@@ -95,7 +97,7 @@ class ArkitBridge:
             if self.named is not None:
                 free = torch.tensor([name in FOLDED for name in ARKIT_NAMES], device=device)
                 low, high = torch.where(free, low, start), torch.where(free, high, start)
-            return self.arkit.explain(target, start, low, high)
+            return self.arkit.explain(target if with_gaze else target[:, : -gaze[0].numel()], start, low, high)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,14 +125,16 @@ class _ArkitFace:
         return self.shown(torch.diag(self.high)) / self.high[:, None]
 
     def explain(self, target: Tensor, start: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Curves [T, 52] between low and high [T, 52] whose rows are closest to `target` [T, M]; the prior draws them to `start`."""
-        rows = self.unit_rows()
+        """Curves [T, 52] between low and high [T, 52] whose first rows are closest to `target` [T, M' <= M]; the prior draws them to
+        `start`."""
+        count = target.shape[1]
+        rows = self.unit_rows()[:, :count]
         prior = CURVE_DEVIATION**-2
         opposed = _opposed().to(rows)
         matrix = rows @ rows.mT + prior * torch.eye(len(rows)).to(rows) + opposed
         curves = start
         for _ in range(ROUNDS):
-            slope = (target - self.shown(curves)) @ rows.mT - prior * (curves - start) - curves @ opposed
+            slope = (target - self.shown(curves)[:, :count]) @ rows.mT - prior * (curves - start) - curves @ opposed
             step = box_least_squares(matrix, slope, low - curves, high - curves)
             curves = curves + step
             if step.abs().max() < ENOUGH:
