@@ -29,14 +29,18 @@ from .proxy.refine import QUALITIES, OutsideMaps, RefineSettings, refine_head
 from .proxy.refine.sheet import refine_sheet
 from .proxy.render import MAPS, render_maps
 from .proxy.sheet import contact_sheet
+from .transfer.arkit_curves import arkit_from_motion, motion_from_arkit
+from .transfer.arkit_files import read_arkit, write_arkit
 from .transfer.motion import FORMAT as MOTION_FORMAT
 from .transfer.motion import HeadMotion
 from .transfer.neutral import Rest, rest_of
 from .transfer.presets import load_preset, preset_names
+from .transfer.remap import load_motion_for
 from .transfer.transfer import TransferSettings, transfer_motion
 
 PORTRAIT = Path(__file__).parent / "proxy" / "assets" / "portrait.jpg"
 PRESET = "preset:"
+CURVES = (".csv", ".json")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,15 +113,19 @@ def _refine(path: str, track: HeadTrack, model: HeadModel, options: argparse.Nam
 
 
 def _driver(name: str, model: HeadModel, options: argparse.Namespace) -> tuple[HeadTrack | HeadMotion, Rest | None]:
-    """A driver from `preset:NAME`, a saved track or motion, or a clip that is fitted now."""
+    """A driver from `preset:NAME`, a saved track or motion, ARKit curves, or a clip that is fitted now."""
     if name.startswith(PRESET):
         return load_preset(name.removeprefix(PRESET), model)
     if Path(name).suffix == ".safetensors":
-        kinds = {TRACK_FORMAT: HeadTrack, MOTION_FORMAT: HeadMotion}
+        kinds = (TRACK_FORMAT, MOTION_FORMAT)
         found = read_metadata(name).get(FORMAT_KEY, "none")
         if found not in kinds:
             raise ValueError(f"{name} has format {found}, expected one of {', '.join(kinds)}; give a track, a motion or a clip")
-        return kinds[found].load(name, model.model_id).to(options.device), None
+        if found == MOTION_FORMAT:
+            return load_motion_for(name, model).to(options.device), None
+        return HeadTrack.load(name, model.model_id).to(options.device), None
+    if Path(name).suffix.lower() in CURVES:
+        return motion_from_arkit(read_arkit(name), model), None
     return _fit(name, model, options, "fit driver"), None
 
 
@@ -180,7 +188,7 @@ def _run_transfer(options: argparse.Namespace) -> None:
 def _run_render(options: argparse.Namespace) -> None:
     model = _model(options)
     proxy = HeadProxy.load(options.proxy, model.model_id).to(options.device)
-    motion = HeadMotion.load(options.motion, model.model_id).to(options.device)
+    motion = load_motion_for(options.motion, model).to(options.device)
     width, height = options.size or (None, None)
     with contextlib.ExitStack() as stack:
         writers = {
@@ -203,8 +211,25 @@ def _run_animate(options: argparse.Namespace) -> None:
 def _run_export(options: argparse.Namespace) -> None:
     model = _model(options)
     proxy = HeadProxy.load(options.proxy, model.model_id).to(options.device)
-    motion = HeadMotion.load(options.motion, model.model_id).to(options.device) if options.motion else None
+    motion = load_motion_for(options.motion, model).to(options.device) if options.motion else None
     export_glb(options.glb, proxy, model, motion)
+
+
+def _run_curves(options: argparse.Namespace) -> None:
+    """Motion or curves in, curves or motion out, by the endings of the names."""
+    model, into, out = _model(options), Path(options.input), Path(options.out)
+    if out.suffix.lower() not in (*CURVES, ".safetensors"):
+        raise ValueError(f"{out} ends in {out.suffix or 'nothing'}; give --out a name that ends in .csv, .json or .safetensors")
+    if into.suffix.lower() in CURVES:
+        motion = motion_from_arkit(read_arkit(into, options.fps), model)
+    elif options.fps is None:
+        motion = load_motion_for(into, model)
+    else:
+        raise ValueError(f"{into} is a motion, which knows its frame rate; leave --fps out")
+    if out.suffix.lower() in CURVES:
+        write_arkit(out, arkit_from_motion(motion, model))
+    else:
+        motion.save(out)
 
 
 def _run_demo(options: argparse.Namespace) -> None:
@@ -304,7 +329,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--depth", metavar="FILE_OR_CLIP", help="depth maps of the frames, for --refine")
     build.add_argument("--mask", metavar="FILE_OR_CLIP", help="white where the person is, for --refine")
 
-    driver_help = "clip, track or motion file, or " + ", ".join(PRESET + name for name in preset_names())
+    driver_help = "clip, track or motion file, ARKit curves (.csv, .json), or " + ", ".join(PRESET + name for name in preset_names())
     transfer = command("transfer", _run_transfer, "Move a driver's expression and pose onto a proxy.", fitting, moving)
     transfer.add_argument("--proxy", required=True, help="proxy file")
     transfer.add_argument("--driver", required=True, help=driver_help)
@@ -327,6 +352,11 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--proxy", required=True, help="proxy file")
     export.add_argument("--motion", help="motion file, for an animated GLB")
     export.add_argument("--glb", required=True, help="file to write (.glb)")
+
+    curves = command("curves", _run_curves, "Turn a motion into ARKit curves, or curves into a motion.")
+    curves.add_argument("--in", dest="input", required=True, help="motion file, or ARKit curves (.csv of Live Link Face, .json)")
+    curves.add_argument("--out", required=True, help="ARKit curves (.csv, .json) or motion file (.safetensors)")
+    curves.add_argument("--fps", type=float, help="frames per second of the curves (default: what the file tells)")
 
     demo = command("demo", _run_demo, "The whole road on what the pack ships.", fitting, moving)
     demo.add_argument("--source", default=str(PORTRAIT), help="picture or clip of the person to animate")

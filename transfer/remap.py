@@ -55,7 +55,7 @@ def load_motion_for(path: str | os.PathLike, model: HeadModel, source: HeadModel
     if motion.model_id not in known:
         raise ValueError(
             f"{path} was made with head model {motion.model_id}, but {model.model_id} is loaded; load the matching head model, "
-            f"or give it as well to have the motion carried over"
+            f"or give it as the one that the file was made with, and the motion is carried over"
         )
     remapped = remap_motion(motion, known[motion.model_id].to(motion.expression.device), model.to(motion.expression.device))
     residual = arkit_bridge(model).residual.tolist()
