@@ -9,11 +9,13 @@ from pathlib import Path
 import folder_paths
 
 
-def saved_files() -> list[str]:
-    """Names of the safetensors files in the output and input folders and their direct sub-folders, for a combo."""
+def saved_files(*endings: str) -> list[str]:
+    """Names of the files with these endings (safetensors if none is given) in the output and input folders and their direct
+    sub-folders, for a combo."""
     names = []
     for kind, folder in (("output", folder_paths.get_output_directory()), ("input", folder_paths.get_input_directory())):
-        found = [path for pattern in ("*.safetensors", "*/*.safetensors") for path in Path(folder).glob(pattern)]
+        patterns = [f"{place}*.{ending}" for ending in endings or ("safetensors",) for place in ("", "*/")]
+        found = [path for pattern in patterns for path in Path(folder).glob(pattern)]
         names += [f"{path.relative_to(folder).as_posix()} [{kind}]" for path in sorted(found)]
     return names
 

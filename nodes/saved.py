@@ -8,6 +8,7 @@ from ..proxy.head_model import HeadModel, load_head_model
 from ..proxy.head_proxy import HeadProxy
 from ..proxy.posing import check_models
 from ..transfer.motion import HeadMotion
+from ..transfer.remap import load_motion_for
 from .files import check_saved_file, fingerprint, new_file, saved_file, saved_files
 from .types import CATEGORY, HEAD_MODEL, HEAD_MOTION, HEAD_PROXY, BuiltProxy
 
@@ -86,7 +87,20 @@ class LoadMotion(_Load):
             display_name="Load Head Motion",
             category=CATEGORY,
             description="Loads a saved motion: to render it again, or to drive another person with it.",
-            inputs=[_file("motion"), _made_with()],
+            inputs=[
+                _file("motion"),
+                HEAD_MODEL.Input(
+                    "head_model",
+                    optional=True,
+                    tooltip="The head model of the person to be moved. Left open: the embedded head. "
+                    "A motion of another head is carried over.",
+                ),
+                HEAD_MODEL.Input(
+                    "made_with",
+                    optional=True,
+                    tooltip="The head model the file was made with, if it is neither head_model nor the embedded head.",
+                ),
+            ],
             outputs=[
                 HEAD_MOTION.Output(display_name="head_motion", tooltip="For rendering, or as driver of Transfer Expression."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second of the motion, for Create Video."),
@@ -94,9 +108,8 @@ class LoadMotion(_Load):
         )
 
     @classmethod
-    def execute(cls, file: str, head_model: HeadModel | None = None) -> io.NodeOutput:
-        model = head_model or load_head_model()
-        motion = HeadMotion.load(saved_file(file), model.model_id)
+    def execute(cls, file: str, head_model: HeadModel | None = None, made_with: HeadModel | None = None) -> io.NodeOutput:
+        motion = load_motion_for(saved_file(file), head_model or load_head_model(), made_with)
         return io.NodeOutput(motion, motion.fps)
 
 
