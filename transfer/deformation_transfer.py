@@ -12,9 +12,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ..proxy.head_model import PARTS, HeadModel
+from .moving_skin import MOVING_PARTS, moving_controls, unit_expressions
 
-MOVING_PARTS = ("skin", "mouth")  # eyeballs, teeth, gums and tongue are rigid or move as the linear blend shapes say
-STILL = 2e-5  # metres: control vertices that no expression moves farther stay pinned
 TOUCHING, APART = 0.0012, 0.003  # metres: how near rims come when they meet, and how far they are when open
 NEIGHBOURS = 8  # looked at around each rim point
 CONTACT_WEIGHT = 10.0  # of a pair that touches; that of a regular triangle's edge is about 0.6
@@ -41,14 +40,14 @@ class DeformationTransfer:
         self.model = model
         stencil = _csr(model.stencil)  # [V, C]
         basis = model.expression_basis.cpu().double().numpy()  # [E, C, 3]
-        self._size = model.expression_bounds.abs().amax(1).clamp(max=1).cpu().double().numpy()  # [E]
+        self._size = unit_expressions(model).cpu().double().numpy()  # [E]
         fields = np.stack([stencil @ field for field in basis * self._size[:, None, None]])  # [E, V, 3]
         rest = stencil @ model.template.cpu().double().numpy()  # [V, 3]
         moving = torch.isin(model.parts, torch.tensor([PARTS.index(name) for name in MOVING_PARTS], device=model.parts.device))
         faces = model.faces[moving].cpu().numpy()
         parts = model.vertex_parts().cpu().numpy()
         rigid = ~np.isin(parts, [PARTS.index(name) for name in MOVING_PARTS])
-        self.free = self._free_controls(stencil, basis, rigid)
+        self.free = moving_controls(model).cpu().numpy()
         self._stencil = stencil[:, self.free].tocsr()
         reached = np.asarray(self._stencil.sum(1)).ravel() > 0
         self._faces = faces[reached[faces].any(1)]
@@ -94,13 +93,6 @@ class DeformationTransfer:
         solved = solved.transpose(1, 0, 2) / self._size[:, None, None]
         out[:, torch.from_numpy(self.free).to(out.device)] = torch.from_numpy(solved).to(out)
         return out
-
-    def _free_controls(self, stencil: sparse.csr_matrix, basis: np.ndarray, rigid: np.ndarray) -> np.ndarray:
-        """Indices of control vertices that some expression moves and that carry no rigid part."""
-        moves = np.linalg.norm(basis * self._size[:, None, None], axis=2).max(0) > STILL
-        carries = np.asarray(np.abs(stencil[rigid]).sum(0)).ravel() > 0
-        skin = np.asarray(np.abs(stencil[~rigid]).sum(0)).ravel() > 0
-        return np.flatnonzero(moves & skin & ~carries)
 
     def _add_contact(self, matrix, right: np.ndarray, points: np.ndarray, lengths: np.ndarray):
         if len(self.pairs) == 0:
