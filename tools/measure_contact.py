@@ -17,7 +17,6 @@ from expportrait.proxy.raster import Rasterizer
 PIXEL = 0.0001  # metres
 DISTANCE = 3.0  # metres from which the narrow camera looks: perspective shifts 1 cm of depth by 0.05 mm at 15 mm off the axis
 LIDS, LIPS = ((33, 133), (362, 263)), (78, 308)  # corners in MediaPipe's landmarks: right eye, left eye, inner lips
-LINING = 0.004  # metres from the mouth up to which the lips' inner skin is no longer lip
 MIDDLE = 0.8  # share of the columns between the corners that count
 ROBUST = 0.9  # quantile over those columns
 INSIDE = ("upper_teeth", "lower_teeth", "gums", "tongue", "mouth")
@@ -25,16 +24,9 @@ INSIDE = ("upper_teeth", "lower_teeth", "gums", "tongue", "mouth")
 
 @functools.lru_cache(maxsize=2)
 def _rasterizer(model: HeadModel) -> tuple[Rasterizer, Tensor]:
-    """Draws all but the corneas; with the part of each of a raster's ids. The lips' inner skin next to the mouth counts as mouth."""
-    shown, mouth = model.visible_faces(), PARTS.index("mouth")
-    corners = [model.faces[model.parts == PARTS.index(name)].unique() for name in ("skin", "mouth")]
-    seam = corners[0][torch.isin(corners[0], corners[1])]
-    parts = model.parts.clone()
-    if len(seam):
-        mean = torch.sparse.mm(model.stencil, model.template)  # [V, 3]
-        lining = (torch.cdist(mean, mean[seam]).amin(1) < LINING)[model.faces].all(1)
-        parts[(parts == PARTS.index("skin")) & lining] = mouth
-    return Rasterizer(model.faces[shown], model.vertex_count), torch.cat([parts.new_full((1,), -1), parts[shown]])
+    """Draws all but the corneas; with the part of each of a raster's ids."""
+    shown = model.visible_faces()
+    return Rasterizer(model.faces[shown], model.vertex_count), torch.cat([model.parts.new_full((1,), -1), model.parts[shown]])
 
 
 @functools.lru_cache(maxsize=2)
@@ -85,7 +77,7 @@ def lid_gap(model: HeadModel, vertices: Tensor) -> Tensor:
 
 
 def lip_gap(model: HeadModel, vertices: Tensor) -> Tensor:
-    """Height [B] in metres of teeth, gums, tongue and mouth seen between the lips of heads [B, V, 3] that face +z."""
+    """Height [B] in metres of what is inside the mouth (teeth, gums, tongue, its lining) between lips of heads [B, V, 3] facing +z."""
     codes = torch.tensor([PARTS.index(name) for name in INSIDE], device=vertices.device)
     out = []
     for head in vertices:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ..proxy.head_model import JOINTS, HeadModel
-from .closure import CHUNK, rim_gap, samples
+from .closure import CHUNK, by_column, rim_gap, samples
 from .contact_fields import bumps
-from .contact_points import PersonPoints, Posed
+from .contact_points import PersonPoints, Posed, neutral_of
 from .contact_rims import Rim, find_rims, joined_table
-from .contact_solids import Eyeball, Teeth, has_teeth
+from .contact_solids import Teeth, eyeballs, has_teeth
 from .jaw import jaw_range, limit_jaw
 
 PASSES = 2
@@ -46,9 +46,7 @@ class Contact:
         fields.append(_expression_fields(model, [SHUTTERS[k] for k in shutters]))
         self.fields = torch.cat(fields)  # [K, V, 3]: bumps of the openings in order, then shutters
         still = identity.new_zeros(1, len(model.expression_names))
-        neutral = model.canonical(identity[None], still)[0]
-        if displacement is not None:
-            neutral = neutral + displacement
+        neutral = neutral_of(model, identity, displacement)
         self.teeth = Teeth(model, neutral, rim_bumps[2]) if has_teeth(model) else None
         tables = [joined_table([rim.table for rim in rims.all])] + ([self.teeth.table(model)] if self.teeth else [])
         self.rim_points, self.table = len(tables[0].triangle), joined_table(tables)
@@ -56,11 +54,11 @@ class Contact:
         at_points = torch.einsum("lk,flkx->flx", self.table.barycentric.to(self.fields), self.fields[:, corners])
         self.at_points = at_points.flatten(1)  # [K, 3 L]
         rest = PersonPoints.of(model, self.table, identity, displacement).posed(still, still.new_zeros(1, len(JOINTS), 3))
-        parts = samples(rims, rest.points[:, : self.rim_points])
-        self.rest_gaps = [rim_gap(part)[0].clamp(max=0) for part in parts]
+        self.eyes = eyeballs(model, neutral, rims, [part[0] for part in by_column(rims, rest.points)])
+        self.seen = [eye.seen for eye in self.eyes] + [None]
+        parts = samples(rims, rest.points)
+        self.rest_gaps = [rim_gap(part, seen)[0].clamp(max=0) for part, seen in zip(parts, self.seen)]
         self.rest_pierced = pierced(parts[2])[0]
-        names = ("left_eye", "right_eye")
-        self.eyes = [Eyeball(model, identity, neutral, name, rim, part[0]) for name, rim, part in zip(names, rims.all, parts)]
         if self.teeth:
             self.teeth.remember(rest.points[:, self.rim_points :], rest)
 
@@ -96,21 +94,20 @@ class Contact:
 
     def _solve(self, posed: Posed, shut: list[Tensor]) -> Tensor:
         """Coefficients [t, K] of all fields."""
-        turns = [turn.mean(3) for turn in self._by_column(posed.turn)]  # [t, 2, N, 3, 3] each
-        parts = samples(self.rims, posed.points[:, : self.rim_points])
+        turns = [turn.mean(3) for turn in by_column(self.rims, posed.turn)]  # [t, 2, N, 3, 3] each
+        parts = samples(self.rims, posed.points)
         targets = [self._target(k, part, value) for k, (part, value) in enumerate(zip(parts, shut))]
         total = posed.points.new_zeros(len(posed.points), len(self.fields))
         total[:, len(self.fields) - len(self.shutters) :] = self._shutters(posed, parts, targets)
         for _ in range(PASSES):
             points = self._moved(posed, total)
-            parts = samples(self.rims, points[:, : self.rim_points])
-            steps = []
+            parts, columns, steps = samples(self.rims, points), by_column(self.rims, points), []
             for k, (rim, part) in enumerate(zip(self.rims.all, parts)):
-                apart = targets[k] - rim_gap(part)  # [t, N]
+                apart = targets[k] - rim_gap(part, self.seen[k])  # [t, N]
                 share = LIPS_SHARE if k == 2 else LIDS_SHARE
                 up = torch.stack([share * apart, (share - 1) * apart], dim=1)  # [t, 2, N]
                 if k < 2:
-                    out = self.eyes[k].push(part)
+                    out = self.eyes[k].push(columns[k])
                 elif self.teeth:
                     out = self.teeth.push(points[:, self.rim_points :], posed)
                 else:
@@ -132,21 +129,15 @@ class Contact:
         tried = samples(self.rims, posed.points[:, : self.rim_points] + (posed.turn[:, : self.rim_points] * trial[:, None]).sum(-1))
         found = []
         for k in self.shutters:
-            gap = rim_gap(parts[k])
-            slope = (rim_gap(tried[k]) - gap) / PROBE_STEP
+            gap = rim_gap(parts[k], self.seen[k])
+            slope = (rim_gap(tried[k], self.seen[k]) - gap) / PROBE_STEP
             best = (slope * (targets[k] - gap)).sum(-1) / slope.square().sum(-1).clamp(min=1e-12)
             found.append(best.clamp(-1, 1))
         return torch.stack(found, dim=-1) if found else posed.points.new_zeros(len(posed.points), 0)
 
-    def _by_column(self, values: Tensor) -> list[Tensor]:
-        """Values [t, L, ...] at the samples of each rim: three of [t, 2, N, S, ...]."""
-        counts = [rim.points[..., 0].numel() for rim in self.rims.all]
-        split = values[:, : self.rim_points].split(counts, dim=1)
-        return [value.unflatten(1, rim.points.shape[:3]) for value, rim in zip(split, self.rims.all)]
-
     def _target(self, k: int, part: Tensor, shut: Tensor) -> Tensor:
         """The gap [t, N] that opening k is to have: shut as far as the performer's, not crossed beyond the neutral face."""
-        gap = rim_gap(part)
+        gap = rim_gap(part, self.seen[k])
         target = gap - shut * (gap + OVERLAP).clamp(min=0)
         if k == 2:
             target = target + (pierced(part) - self.rest_pierced - PIERCED - (gap - target)).clamp(min=0)

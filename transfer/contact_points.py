@@ -69,3 +69,9 @@ class PersonPoints:
         pose = self.maps.posed(expression.new_zeros(1, 0), torch.cat([expression, coefficients], dim=1), joints)
         turn = (self.maps.weight @ pose.world.flatten(2)).unflatten(-1, (3, 3))
         return Posed(pose.points, turn, (pose.world[:, JAW], pose.shift[:, JAW]))
+
+
+def neutral_of(model: HeadModel, identity: Tensor, displacement: Tensor | None) -> Tensor:
+    """Canonical vertices [V, 3] of a person without expression: identity [I], displacement [V, 3]."""
+    points = model.canonical(identity[None], identity.new_zeros(1, len(model.expression_names)))[0]
+    return points if displacement is None else points + displacement
