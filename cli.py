@@ -36,6 +36,8 @@ from .transfer.motion import HeadMotion
 from .transfer.neutral import Rest, rest_of
 from .transfer.presets import load_preset, preset_names
 from .transfer.remap import load_motion_for
+from .transfer.train_command import add_arguments as add_train_arguments
+from .transfer.train_command import train_transfer
 from .transfer.transfer import TransferSettings, transfer_motion
 
 PORTRAIT = Path(__file__).parent / "proxy" / "assets" / "portrait.jpg"
@@ -232,6 +234,10 @@ def _run_curves(options: argparse.Namespace) -> None:
         motion.save(out)
 
 
+def _run_train_transfer(options: argparse.Namespace) -> None:
+    train_transfer(options, _model(options), _bar)
+
+
 def _run_demo(options: argparse.Namespace) -> None:
     """The whole road on what the pack ships: portrait and preset in; video, sheet, proxy, motion and GLB out."""
     model, out = _model(options), Path(options.out)
@@ -357,6 +363,9 @@ def _parser() -> argparse.ArgumentParser:
     curves.add_argument("--in", dest="input", required=True, help="motion file, or ARKit curves (.csv of Live Link Face, .json)")
     curves.add_argument("--out", required=True, help="ARKit curves (.csv, .json) or motion file (.safetensors)")
     curves.add_argument("--fps", type=float, help="frames per second of the curves (default: what the file tells)")
+
+    train = command("train-transfer", _run_train_transfer, "Train the network that predicts how expressions look on a face.")
+    add_train_arguments(train)
 
     demo = command("demo", _run_demo, "The whole road on what the pack ships.", fitting, moving)
     demo.add_argument("--source", default=str(PORTRAIT), help="picture or clip of the person to animate")
