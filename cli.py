@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -34,11 +36,22 @@ from .transfer.arkit_files import read_arkit, write_arkit
 from .transfer.motion import FORMAT as MOTION_FORMAT
 from .transfer.motion import HeadMotion
 from .transfer.neutral import Rest, rest_of
+from .transfer.performance import Driver
 from .transfer.presets import load_preset, preset_names
 from .transfer.remap import load_motion_for
+from .transfer.settings import (
+    AXES,
+    REGIONS,
+    ExpressionOrigin,
+    Mode,
+    PoseGains,
+    PoseOrigin,
+    RegionGains,
+    TransferSettings,
+)
 from .transfer.train_command import add_arguments as add_train_arguments
 from .transfer.train_command import train_transfer
-from .transfer.transfer import TransferSettings, transfer_motion
+from .transfer.transfer import transfer_motion
 
 PORTRAIT = Path(__file__).parent / "proxy" / "assets" / "portrait.jpg"
 PRESET = "preset:"
@@ -141,16 +154,24 @@ def _write_video(path: str | Path, images: Iterator[Tensor], total: int, fps: fl
 
 
 def _transfer(proxy: HeadProxy, name: str, model: HeadModel, options: argparse.Namespace) -> HeadMotion:
-    driver, rest = _driver(name, model, options)
+    main = Driver(*_driver(name, model, options))
+    other = None if options.other_driver is None else Driver(*_driver(options.other_driver, model, options))
+    if options.performer:
+        performer = HeadProxy.load(options.performer, model.model_id).to(options.device)
+        if options.expression_from == "other driver" and other is not None:
+            other = dataclasses.replace(other, proxy=performer)
+        else:
+            main = dataclasses.replace(main, proxy=performer)
+    names = ("pose_from", "expression_from", "mix", "pose_strength", "expression_strength", "smoothing", "mode", "neutral_frame")
     settings = TransferSettings(
-        options.pose_from,
-        options.expression_from,
-        options.mix,
-        options.pose_strength,
-        options.expression_strength,
-        options.smoothing,
+        **{key: getattr(options, key) for key in names},
+        match_amplitude=options.match_amplitude,
+        detail=options.detail,
+        contact=not options.no_contact,
+        gains=RegionGains(**{key: value for key, value in options.gain.items() if key in REGIONS}),
+        pose_gains=PoseGains(**{key: value for key, value in options.gain.items() if key in AXES}),
     )
-    return transfer_motion(proxy, driver, model, settings, rest)
+    return transfer_motion(proxy, main, model, settings, other)
 
 
 # The commands
@@ -217,6 +238,10 @@ def _run_export(options: argparse.Namespace) -> None:
     export_glb(options.glb, proxy, model, motion)
 
 
+def _run_train_transfer(options: argparse.Namespace) -> None:
+    train_transfer(options, _model(options), _bar)
+
+
 def _run_curves(options: argparse.Namespace) -> None:
     """Motion or curves in, curves or motion out, by the endings of the names."""
     model, into, out = _model(options), Path(options.input), Path(options.out)
@@ -232,10 +257,6 @@ def _run_curves(options: argparse.Namespace) -> None:
         write_arkit(out, arkit_from_motion(motion, model))
     else:
         motion.save(out)
-
-
-def _run_train_transfer(options: argparse.Namespace) -> None:
-    train_transfer(options, _model(options), _bar)
 
 
 def _run_demo(options: argparse.Namespace) -> None:
@@ -286,6 +307,19 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def _gains(text: str) -> dict[str, float]:
+    gains = {}
+    for part in text.split(","):
+        name, _, amount = (piece.strip() for piece in part.partition("="))
+        if name not in REGIONS + AXES:
+            raise argparse.ArgumentTypeError(f"there is no region or axis {name!r}; choose from {', '.join(REGIONS + AXES)}")
+        try:
+            gains[name] = float(amount)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{part.strip()!r} is no gain; give NAME=AMOUNT, such as mouth=1.3") from None
+    return gains
+
+
 def _map_names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
@@ -308,11 +342,20 @@ def _parser() -> argparse.ArgumentParser:
     fitting.add_argument("--focal", type=float, help="focal length in pixels (default: estimated)")
 
     moving = argparse.ArgumentParser(add_help=False)
-    for side in ("pose", "expression"):
-        moving.add_argument(f"--{side}-from", default="driver", choices=("source", "driver", "mix"), help=f"where the {side} comes from")
+    for side, origins in (("pose", PoseOrigin), ("expression", ExpressionOrigin)):
+        moving.add_argument(f"--{side}-from", default="driver", choices=get_args(origins), help=f"where the {side} comes from")
         moving.add_argument(f"--{side}-strength", type=float, default=1.0, help=f"scales the driver's {side}")
     moving.add_argument("--mix", type=float, default=0.5, help="share of the driver where an origin is mix")
     moving.add_argument("--smoothing", type=float, default=0.0, help="standard deviation of the smoothing over time, seconds")
+    moving.add_argument("--other-driver", metavar="DRIVER", help="second performer, for --expression-from 'other driver'")
+    moving.add_argument("--performer", metavar="PROXY", help="refined head of who acts the expression: its wrinkles go over too")
+    moving.add_argument("--mode", default="relative", choices=get_args(Mode), help="take what differs from the driver's rest, or all")
+    moving.add_argument("--neutral-frame", type=int, metavar="N", help="frame of the driver in which its face is at rest (default: found)")
+    moving.add_argument("--match-amplitude", action="store_true", help="make the driver's strongest expressions fill the target's range")
+    moving.add_argument("--detail", type=float, default=0.5, help="0: skin as predicted, 1: the performer's own wrinkles")
+    moving.add_argument("--no-contact", action="store_true", help="do not make lids close and lips seal on the target")
+    gain_help = f"strength by region or axis, such as mouth=1.3,yaw=0.5: {', '.join(REGIONS + AXES)}"
+    moving.add_argument("--gain", type=_gains, default={}, metavar="NAME=AMOUNT,...", help=gain_help)
 
     def command(name: str, run: Callable, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, parents=[common, *parents])
@@ -359,13 +402,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--motion", help="motion file, for an animated GLB")
     export.add_argument("--glb", required=True, help="file to write (.glb)")
 
+    train = command("train-transfer", _run_train_transfer, "Train the network that predicts how expressions look on a face.")
+    add_train_arguments(train)
+
     curves = command("curves", _run_curves, "Turn a motion into ARKit curves, or curves into a motion.")
     curves.add_argument("--in", dest="input", required=True, help="motion file, or ARKit curves (.csv of Live Link Face, .json)")
     curves.add_argument("--out", required=True, help="ARKit curves (.csv, .json) or motion file (.safetensors)")
     curves.add_argument("--fps", type=float, help="frames per second of the curves (default: what the file tells)")
-
-    train = command("train-transfer", _run_train_transfer, "Train the network that predicts how expressions look on a face.")
-    add_train_arguments(train)
 
     demo = command("demo", _run_demo, "The whole road on what the pack ships.", fitting, moving)
     demo.add_argument("--source", default=str(PORTRAIT), help="picture or clip of the person to animate")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .arkit import LoadArkitCurves, SaveArkitCurves
+from .edit_expression import EditExpression
 from .export import ExportGLB
 from .fit import FitHead, FitOverlay
 from .head_model import LoadHeadModel
+from .motion import JoinMotions, LoopMotion, RetimeMotion, SmoothMotion, TrimMotion
 from .proxy import BuildProxy
 from .refine import RefineHead
 from .render import PortraitPreview, RenderConditions
 from .saved import LoadMotion, LoadProxy, SaveMotion, SaveProxy
-from .transfer import TransferExpression
+from .transfer import Gains, TransferExpression
 
 
 class ExpPortraitExtension(ComfyExtension):
@@ -23,11 +26,20 @@ class ExpPortraitExtension(ComfyExtension):
             BuildProxy,
             RefineHead,
             TransferExpression,
+            Gains,
+            EditExpression,
+            SmoothMotion,
+            TrimMotion,
+            LoopMotion,
+            JoinMotions,
+            RetimeMotion,
             RenderConditions,
             PortraitPreview,
             SaveProxy,
             LoadProxy,
             SaveMotion,
             LoadMotion,
+            LoadArkitCurves,
+            SaveArkitCurves,
             ExportGLB,
         ]

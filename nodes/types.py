@@ -12,11 +12,13 @@ from comfy_api.latest import io
 from ..proxy.head_model import HeadModel
 from ..proxy.head_proxy import HeadProxy
 from ..proxy.head_track import HeadTrack
+from ..transfer.settings import PoseGains, RegionGains
 
 HEAD_MODEL = io.Custom("EXPPORTRAIT_HEAD_MODEL")  # HeadModel
 HEAD_TRACK = io.Custom("EXPPORTRAIT_HEAD_TRACK")  # FittedTrack
 HEAD_PROXY = io.Custom("EXPPORTRAIT_HEAD_PROXY")  # BuiltProxy
 HEAD_MOTION = io.Custom("EXPPORTRAIT_HEAD_MOTION")  # HeadMotion
+GAINS = io.Custom("EXPPORTRAIT_GAINS")  # TransferGains
 
 CATEGORY = "ExpPortrait"
 
@@ -35,3 +37,11 @@ class BuiltProxy:
 
     model: HeadModel
     proxy: HeadProxy
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferGains:
+    """How strongly each region of the face and each axis of the head follows a driver."""
+
+    gains: RegionGains = RegionGains()
+    pose_gains: PoseGains = PoseGains()

@@ -19,8 +19,9 @@ from expportrait.proxy.preview import render_preview
 from expportrait.proxy.render import render_maps
 from expportrait.proxy.sheet import contact_sheet
 from expportrait.transfer.neutral import rest_of
+from expportrait.transfer.performance import Driver
 from expportrait.transfer.presets import load_preset
-from expportrait.transfer.transfer import TransferSettings, transfer_motion
+from expportrait.transfer.transfer import transfer_motion
 
 
 def rows_of(path: str, model, landmarker, preset: str, count: int) -> list[list[torch.Tensor]]:
@@ -30,7 +31,7 @@ def rows_of(path: str, model, landmarker, preset: str, count: int) -> list[list[
     source = frames.frame(best)
     proxy = build_proxy(source, track, model, best, rest_of(track, model).expression)
     driver, rest = load_preset(preset, model)
-    motion = transfer_motion(proxy, driver, model, TransferSettings(), rest)
+    motion = transfer_motion(proxy, Driver(driver, rest), model)
     motion = motion.select(torch.linspace(0.1, 0.9, count).mul(len(motion)).long().tolist())
     overlay = next(render_overlay(frames, track, model))[0]
     maps = next(render_maps(proxy, motion, model, ("normals", "landmarks"), chunk=count))

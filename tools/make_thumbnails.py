@@ -17,6 +17,7 @@ from expportrait.proxy.preview import render_preview
 from expportrait.proxy.render import render_maps
 from expportrait.proxy.sheet import contact_sheet
 from expportrait.transfer.neutral import rest_of
+from expportrait.transfer.performance import Driver
 from expportrait.transfer.presets import load_preset
 from expportrait.transfer.transfer import transfer_motion
 
@@ -29,7 +30,7 @@ if __name__ == "__main__":
     track = fit_frames(frames, model, load_landmarker("cpu"))
     proxy = build_proxy(source, track, model, 0, rest_of(track, model).expression)
     preset, rest = load_preset("expressions", model)
-    motion = transfer_motion(proxy, preset, model, rest=rest).select([round(s * preset.fps) for s in SECONDS])
+    motion = transfer_motion(proxy, Driver(preset, rest), model).select([round(s * preset.fps) for s in SECONDS])
     maps = next(render_maps(proxy, motion, model, ("normals", "depth")))
     preview = torch.cat(list(render_preview(source, proxy, motion, model)))
     portrait = source.permute(1, 2, 0)

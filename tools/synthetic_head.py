@@ -201,6 +201,10 @@ class DetailedHead:
         """Renders expressions [T, 57] of a person whose head turns smoothly, once around over the clip."""
         time = torch.linspace(0, 2 * math.pi, len(expression))[:, None]
         rotations = turns(wave(time, 3, generator) * torch.tensor([10.0, 24.0, 8.0]))
+        return self.shot(person, expression, rotations)
+
+    def shot(self, person: Person, expression: Tensor, rotations: Tensor) -> KnownClip:
+        """Renders expressions [T, 57] of a person with rotations [T, 3, 3] of the head."""
         control = self.ict.vertices + torch.einsum("i,ivx->vx", person.identity, self.ict.identity)
         pivot = control[self.ict.points68].mean(0) - torch.tensor([0.0, 0.0, 0.08])
         moved = control + torch.einsum("te,evx->tvx", expression, self.ict.expression)

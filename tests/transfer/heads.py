@@ -1,5 +1,7 @@
 """Small builders shared by the transfer tests."""
 
+import dataclasses
+
 import torch
 
 from expportrait.proxy.head_model import JOINTS
@@ -47,4 +49,19 @@ def make_track(model, generator, frames=40) -> HeadTrack:
         confidence=torch.ones(frames),
         landmarks=torch.zeros(frames, 478, 2),
         landmarks_fit=torch.zeros(frames, 478, 2),
+    )
+
+
+def refine(proxy, model, generator, frames=8, count=3) -> HeadProxy:
+    """The proxy with a static displacement and `count` smooth fields of detail on its face, as a refinement leaves them."""
+    places = torch.sparse.mm(model.stencil, model.template)
+    waves = torch.sin(places @ (60 * torch.randn(3, count + 1, generator=generator))).T[..., None]  # [K + 1, V, 1]
+    fields = 1e-3 * waves * model.vertex_normals(places[None]) * model.regions["face"][:, None]
+    return dataclasses.replace(
+        proxy,
+        displacement=fields[0].contiguous(),
+        detail_basis=fields[1:].contiguous(),
+        detail=torch.randn(frames, count, generator=generator),
+        detail_by_expression=torch.randn(len(proxy.neutral), count, generator=generator),
+        detail_kept=1.0,
     )

@@ -1,0 +1,138 @@
+"""What a motion displaces on a target's skin: detail as predicted for it, the performer's own wrinkles, and contact."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ..proxy.head_model import HeadModel
+from ..proxy.head_proxy import HeadProxy
+from .closure import closure
+from .contact import Contact
+from .contact_fields import smoothstep
+from .contact_rims import find_rims
+from .motion import HeadMotion
+from .network import TransferNetwork, load_transfer_network
+from .performance import Performance, neutral_vertices
+from .settings import TransferSettings
+from .wrinkles import transfer_fields
+
+KEPT = 1 - 1e-6  # share of the displacements' energy that the shortened fields keep
+FEWEST_ACTED, WHOLLY_ACTED = 0.5, 0.9  # strength of an expression below which a shut eye is not held shut, and above which it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Detail:
+    """Displacements of T frames in canonical space: fields [K, V, 3] in metres, coefficients [T, K]."""
+
+    fields: Tensor
+    coefficients: Tensor
+
+    def __add__(self, other: Detail) -> Detail:
+        return Detail(torch.cat([self.fields, other.fields]), torch.cat([self.coefficients, other.coefficients], dim=1))
+
+    def __mul__(self, factor: float) -> Detail:
+        return Detail(self.fields, factor * self.coefficients)
+
+    def shortened(self) -> Detail:
+        """The same displacements by as few orthogonal fields as keep nearly all of their energy (truncated SVD).
+
+        With the fields' Gram matrix G = L L', the rows C L of coefficients C are coordinates in an orthonormal basis.
+        """
+        flat = self.fields.flatten(1)
+        if flat.shape[0] == 0:
+            return self
+        gram = (flat @ flat.mT).double()
+        values, vectors = torch.linalg.eigh(gram)
+        real = values > values[-1] * 1e-10
+        root = vectors[:, real] * values[real].sqrt()  # L [K, R]
+        u, size, vh = torch.linalg.svd(self.coefficients.double() @ root, full_matrices=False)
+        energy = size.square().cumsum(0)
+        if not energy[-1] > 0:
+            return Detail(self.fields[:0], self.coefficients[:, :0])
+        count = int((energy < KEPT * energy[-1]).sum()) + 1
+        back = vectors[:, real] / values[real].sqrt()  # so that back' @ flat are the orthonormal fields
+        fields = (vh[:count] @ back.mT).to(flat) @ flat
+        scale = size[:count] / len(u) ** 0.5  # coefficients then have an RMS of 1
+        coefficients = (u[:, :count] * len(u) ** 0.5).to(flat)
+        return Detail((scale.to(flat)[:, None] * fields).unflatten(1, (-1, 3)), coefficients)
+
+
+def with_detail(
+    motion: HeadMotion,
+    proxy: HeadProxy,
+    model: HeadModel,
+    settings: TransferSettings,
+    performance: Performance | None = None,
+    network: TransferNetwork | None = None,
+) -> HeadMotion:
+    """The motion with all that it displaces on this proxy's skin; its jaw kept in range.
+
+    Predicted detail is that of the target's own refined skin, or of the transfer network (the shipped one if none is given);
+    a performer with a refined head brings wrinkles, and `settings.detail` blends from one to the other. Contact comes last, on
+    top of both. Without a performance what is shut follows the motion itself.
+    """
+    detail = predicted_detail(motion, proxy, model, network)
+    wrinkles = None if performance is None else performed_wrinkles(performance, proxy, model, settings)
+    if wrinkles is not None:
+        detail = detail * (1 - settings.detail) + wrinkles * settings.detail
+    if settings.contact and find_rims(model) is not None:
+        lids, lips = _closure(motion, proxy, model, settings, performance)
+        contact = Contact(model, proxy.identity, proxy.displacement)
+        joints, fields, coefficients = contact.correct(
+            motion.expression, motion.joints, lids, lips, detail.fields, detail.coefficients
+        )
+        motion, detail = dataclasses.replace(motion, joints=joints), detail + Detail(fields, coefficients)
+    detail = detail.shortened()
+    return dataclasses.replace(motion, detail=detail.coefficients, detail_basis=detail.fields, detail_id=proxy.detail_id)
+
+
+def predicted_detail(motion: HeadMotion, proxy: HeadProxy, model: HeadModel, network: TransferNetwork | None = None) -> Detail:
+    """Displacements that the target's face is expected to have: Df = G(neutral, E(expression, jaw)), none at its neutral.
+
+    A head that was refined on a clip knows its own: there detail follows the expression as that clip showed it. Without that,
+    and without a network for this head model, there are none.
+    """
+    away = motion.expression - proxy.neutral
+    if proxy.detail_basis is not None and len(proxy.detail_basis) and proxy.detail_by_expression is not None:
+        return Detail(proxy.detail_basis, away @ proxy.detail_by_expression)
+    network = network or load_transfer_network(model)
+    if network is None:
+        return Detail(away.new_zeros(0, model.vertex_count, 3), away.new_zeros(len(away), 0))
+    still = torch.zeros_like(motion.joints[:1])
+    fields = network.fields(neutral_vertices(model, proxy, torch.zeros_like(proxy.neutral)), model)
+    codes = network.encode(motion.expression, motion.joints) - network.encode(proxy.neutral[None], still)
+    return Detail(fields, codes)
+
+
+def performed_wrinkles(performance: Performance, proxy: HeadProxy, model: HeadModel, settings: TransferSettings) -> Detail | None:
+    """The performer's own displacements on the target's skin, relative to its rest; None if the performer is not refined."""
+    motion = performance.motion
+    if motion.detail is None:
+        return None
+    target = neutral_vertices(model, proxy, proxy.neutral)
+    fields = transfer_fields(motion.detail_basis, performance.neutral, target, model)
+    offset = motion.detail - performance.detail_at_rest if settings.mode == "relative" else motion.detail
+    return Detail(fields, settings.acted * offset)
+
+
+def _closure(
+    motion: HeadMotion, proxy: HeadProxy, model: HeadModel, settings: TransferSettings, performance: Performance | None
+) -> tuple[Tensor, Tensor]:
+    """How far lids [T, 2] and lips [T, N] are to be shut: as far as the performer's, if they are to act as strongly."""
+    if performance is None:
+        still = torch.zeros_like(motion.joints[0])
+        return closure(model, motion.expression, motion.joints, proxy.neutral, still, proxy.identity, proxy.displacement)
+    acted, rest = performance.motion, performance.rest
+    lids, lips = closure(
+        model, acted.expression, acted.joints, rest.expression, rest.joints, performance.identity, performance.displacement
+    )
+    gains = settings.gains
+    return lids * _held_shut(settings.acted * gains.lids), lips * _held_shut(settings.acted * min(gains.mouth, gains.jaw))
+
+
+def _held_shut(strength: float) -> float:
+    share = (strength - FEWEST_ACTED) / (WHOLLY_ACTED - FEWEST_ACTED)
+    return float(smoothstep(torch.tensor(share)))
