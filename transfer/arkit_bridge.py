@@ -97,7 +97,7 @@ class ArkitBridge:
             if self.named is not None:
                 free = torch.tensor([name in FOLDED for name in ARKIT_NAMES], device=device)
                 low, high = torch.where(free, low, start), torch.where(free, high, start)
-            return self.arkit.explain(target if with_gaze else target[:, : -gaze[0].numel()], start, low, high)
+            return self.arkit.explain(target, start, low, high, with_gaze)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,18 +124,18 @@ class _ArkitFace:
         """Rows [52, M] of each shape at its upper bound, per unit."""
         return self.shown(torch.diag(self.high)) / self.high[:, None]
 
-    def explain(self, target: Tensor, start: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Curves [T, 52] between low and high [T, 52] whose first rows are closest to `target` [T, M' <= M]; the prior draws them to
-        `start`."""
-        count = target.shape[1]
-        rows = self.unit_rows()[:, :count]
-        prior = CURVE_DEVIATION**-2
-        opposed = _opposed().to(rows)
-        matrix = rows @ rows.mT + prior * torch.eye(len(rows)).to(rows) + opposed
+    def explain(self, target: Tensor, start: Tensor, low: Tensor, high: Tensor, with_gaze: bool) -> Tensor:
+        """Curves [T, 52] between low and high [T, 52] whose rows are closest to `target` [T, M], those of the pupils left out if not
+        `with_gaze`; the prior draws them to `start`."""
+        count = target.shape[1] - (0 if with_gaze else self.turns[0].numel())
+        rows, prior = self.unit_rows()[:, :count], CURVE_DEVIATION**-2
+        matrix = rows @ rows.mT + prior * torch.eye(len(rows)).to(rows)
+        # Beside the squares of the gaze the cost of opposed curves is small; alone it would not be convex.
+        opposed = _opposed().to(rows) if with_gaze else torch.zeros_like(matrix)
         curves = start
         for _ in range(ROUNDS):
-            slope = (target - self.shown(curves)[:, :count]) @ rows.mT - prior * (curves - start) - curves @ opposed
-            step = box_least_squares(matrix, slope, low - curves, high - curves)
+            slope = (target - self.shown(curves))[:, :count] @ rows.mT - prior * (curves - start) - curves @ opposed
+            step = box_least_squares(matrix + opposed, slope, low - curves, high - curves)
             curves = curves + step
             if step.abs().max() < ENOUGH:
                 break

@@ -126,6 +126,18 @@ def test_components_lead_back_to_the_same_curves(model, foreign, generator):
     assert (again >= 0).all() and (again <= high).all()
 
 
+def test_without_gaze_the_eyes_say_nothing(model, foreign, generator):
+    curves = sparse_curves(model, generator, frames=6)
+    for head in (model, foreign):
+        expression, joints = arkit_bridge(head).to_model(curves)
+        turned = joints.clone()
+        turned[:, [LEFT_EYE, RIGHT_EYE]] += 0.2
+        found = arkit_bridge(head).to_arkit(expression, turned, with_gaze=False)
+        assert torch.equal(found, arkit_bridge(head).to_arkit(expression, joints, with_gaze=False))
+        lids = [k for k, name in enumerate(ARKIT_NAMES) if not name.startswith("eyeLook")]
+        assert (found - curves)[:, lids].abs().max() < 0.05
+
+
 def test_curves_stay_in_their_bounds_whatever_the_components(model, foreign, generator):
     expression, joints = 2 * torch.randn(8, 52, generator=generator), 0.5 * torch.randn(8, len(JOINTS), 3, generator=generator)
     curves = arkit_bridge(foreign).to_arkit(expression, joints)
