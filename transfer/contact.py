@@ -99,23 +99,25 @@ class Contact:
         targets = [self._target(k, part, value) for k, (part, value) in enumerate(zip(parts, shut))]
         total = posed.points.new_zeros(len(posed.points), len(self.fields))
         total[:, len(self.fields) - len(self.shutters) :] = self._shutters(posed, parts, targets)
-        for _ in range(PASSES):
+        for step in range(PASSES):
             points = self._moved(posed, total)
             parts, columns, steps = samples(self.rims, points), by_column(self.rims, points), []
             for k, (rim, part) in enumerate(zip(self.rims.all, parts)):
                 apart = targets[k] - rim_gap(part, self.seen[k])  # [t, N]
                 share = LIPS_SHARE if k == 2 else LIDS_SHARE
                 up = torch.stack([share * apart, (share - 1) * apart], dim=1)  # [t, 2, N]
-                if k < 2:
-                    out = self.eyes[k].push(columns[k])
-                elif self.teeth:
-                    out = self.teeth.push(points[:, self.rim_points :], posed)
-                else:
-                    out = torch.zeros_like(up)
+                # Eyes and teeth are asked in the end, when the rims are at their height.
+                out = self._out(k, points, columns[k], posed) if step == PASSES - 1 else torch.zeros_like(up)
                 steps.append(_canonical(rim, turns[k], torch.stack([up, out], dim=-1)).flatten(1))
             steps.append(total.new_zeros(len(total), len(self.shutters)))
             total = total + torch.cat(steps, dim=1)
         return total
+
+    def _out(self, k: int, points: Tensor, columns: Tensor, posed: Posed) -> Tensor:
+        """Metres [t, 2, N] to the front that opening k still needs; its samples are `columns` [t, 2, N, S, 3]."""
+        if k < len(self.eyes):
+            return self.eyes[k].push(columns)
+        return self.teeth.push(points[:, self.rim_points :], posed) if self.teeth else columns.new_zeros(columns.shape[:3])
 
     def _moved(self, posed: Posed, total: Tensor) -> Tensor:
         """Points [t, L, 3] under coefficients [t, K]."""
