@@ -57,7 +57,10 @@ def load_motion_for(path: str | os.PathLike, model: HeadModel, source: HeadModel
             f"{path} was made with head model {motion.model_id}, but {model.model_id} is loaded; load the matching head model, "
             f"or give it as the one that the file was made with, and the motion is carried over"
         )
-    remapped = remap_motion(motion, known[motion.model_id].to(motion.expression.device), model.to(motion.expression.device))
+    device, source = model.template.device, known[motion.model_id]
+    if source.template.device != device:  # a moved model is another object, whose bridge would be solved anew
+        source = source.to(device)
+    remapped = remap_motion(motion.to(device), source, model)
     residual = arkit_bridge(model).residual.tolist()
     lost = [name for name, share in zip(ARKIT_NAMES, residual) if share > LOST]
     log.info(
