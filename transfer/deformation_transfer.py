@@ -15,6 +15,8 @@ from ..proxy.head_model import PARTS, HeadModel
 from .moving_skin import MOVING_PARTS, moving_controls, unit_expressions
 
 TOUCHING, APART = 0.0012, 0.003  # metres: how near rims come when they meet, and how far they are when open
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of an expression at which lids are kept off the eyeballs
+EYE_ROUNDS, EYE_WEIGHT = 5, 20.0
 NEIGHBOURS = 8  # looked at around each rim point
 CONTACT_WEIGHT = 10.0  # of a pair that touches; that of a regular triangle's edge is about 0.6
 RIDGE = 2e-3  # weight, at each free control vertex, of the linear blend shapes scaled with the face
@@ -54,6 +56,9 @@ class DeformationTransfer:
         self._rest, self._linear = rest, basis[:, self.free] * self._size[:, None, None]
         self._changes = _triangle_changes(rest, fields, self._faces)  # [E, F, 3, 3]
         lids, lips = (reached & ~rigid & (model.regions[name] > 0.3).cpu().numpy() for name in ("lids", "lips"))
+        self._lids = np.flatnonzero(lids)
+        self._eyes = [np.flatnonzero(parts == PARTS.index(name)) for name in ("left_eye", "right_eye")]
+        self._lid_clearance = self._clearances(rest, fields[:, self._lids])  # [A, E, L]
         self.pairs = _touching_pairs(rest, fields, lids, lips)
         left, right = self.pairs.T
         self._pair_changes = (fields[:, left] - fields[:, right]).transpose(1, 0, 2)  # [N, E, 3]
@@ -84,15 +89,48 @@ class DeformationTransfer:
         matrix, right = self._add_contact(matrix, right, points, lengths)
         system = self._stencil.T @ matrix @ self._stencil
         ridge = RIDGE * system.diagonal().mean()
-        system = (system + ridge * sparse.identity(len(self.free))).tocsc()
+        system = system + ridge * sparse.identity(len(self.free))
         linear = lengths[self._faces].mean() * self._linear.transpose(1, 0, 2).reshape(len(self.free), -1)
-        solver = splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         # Pinned control vertices do not move, so that they add nothing to the right side.
-        solved = solver.solve(self._stencil.T @ right + ridge * linear).reshape(len(self.free), count, 3)
+        right = self._stencil.T @ right + ridge * linear
+        solved = _factor(system).solve(right)
+        if len(self._lids):
+            solved = self._keep_off_eyes(system, right, solved, points)
+        solved = solved.reshape(len(self.free), count, 3).transpose(1, 0, 2) / self._size[:, None, None]
         out = self.model.expression_basis.clone()
-        solved = solved.transpose(1, 0, 2) / self._size[:, None, None]
         out[:, torch.from_numpy(self.free).to(out.device)] = torch.from_numpy(solved).to(out)
         return out
+
+    def _clearances(self, points: np.ndarray, moves: np.ndarray) -> np.ndarray:
+        """Height of lid vertices over the nearer eyeball [A, E, L], metres, where a share of moves [E, L, 3] is done."""
+        centre, radius = self._eyeballs(points)
+        return np.stack([np.linalg.norm(points[self._lids] + share * moves - centre, axis=2) - radius for share in SHARES])
+
+    def _eyeballs(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centre [L, 3] and radius [L] of the eyeball nearer to each lid vertex."""
+        balls = [_sphere(points[eye]) for eye in self._eyes]
+        centres, radii = np.stack([ball[0] for ball in balls]), np.array([ball[1] for ball in balls])
+        nearer = np.linalg.norm(points[self._lids, None] - centres, axis=2).argmin(1)
+        return centres[nearer], radii[nearer]
+
+    def _keep_off_eyes(self, system: sparse.csc_matrix, right: np.ndarray, solved: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Control moves [N, E * 3] with lids no nearer to the eyeball than the template's come, or than they are at rest.
+
+        Rounds of the same least squares in which lid vertices also want to be where they are, or farther out if they came too near.
+        """
+        centre, radius = self._eyeballs(points)
+        start = np.linalg.norm(points[self._lids] - centre, axis=1) - radius
+        least = np.minimum(self._lid_clearance * (radius / self._eyeballs(self._rest)[1]), start)
+        share = self._stencil[self._lids]  # [L, N]
+        solver = _factor(system + EYE_WEIGHT * share.T @ share)
+        for _ in range(EYE_ROUNDS):
+            moves = (share @ solved).reshape(share.shape[0], -1, 3).transpose(1, 0, 2)  # [E, L, 3]
+            missing = (least - self._clearances(points, moves)).clip(min=0) / np.array(SHARES)[:, None, None]
+            outward = points[self._lids] + 0.5 * moves - centre
+            outward /= np.linalg.norm(outward, axis=2, keepdims=True)
+            wanted = moves + missing.max(0)[..., None] * outward
+            solved = solver.solve(right + EYE_WEIGHT * (share.T @ wanted.transpose(1, 0, 2).reshape(len(wanted[0]), -1)))
+        return solved
 
     def _add_contact(self, matrix, right: np.ndarray, points: np.ndarray, lengths: np.ndarray):
         if len(self.pairs) == 0:
@@ -178,6 +216,20 @@ def _turn_and_scale(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     cross[:, [2, 0, 1], [1, 2, 0]], cross[:, [1, 2, 0], [2, 0, 1]] = axis, -axis
     rotation = np.eye(3) + cross + cross @ cross / (1 + cosine)[:, None, None].clip(min=0.1)
     return rotation * (size[1] / size[0])[:, None, None]
+
+
+def _factor(system: sparse.csc_matrix):
+    """Sparse factors of a symmetric positive matrix [N, N]."""
+    return splu(system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+
+
+def _sphere(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centre [3] and radius of the sphere through points [N, 3]: linear least squares on |x|^2 = 2 c x + r^2 - |c|^2."""
+    middle = points.mean(0)
+    local = points - middle
+    system = np.concatenate([2 * local, np.ones((len(local), 1))], axis=1)
+    solved = np.linalg.lstsq(system, (local**2).sum(1), rcond=None)[0]
+    return middle + solved[:3], float(np.sqrt(solved[3] + (solved[:3] ** 2).sum()))
 
 
 def _edge_lengths(points: np.ndarray, faces: np.ndarray) -> np.ndarray:

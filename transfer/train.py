@@ -26,7 +26,7 @@ CLIP = 1.0
 class TrainSettings:
     """How long and how fast."""
 
-    steps: int = 5000
+    steps: int = 4000
     rate: float = 3e-3  # of Adam, at its highest
 
     def __post_init__(self):

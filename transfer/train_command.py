@@ -21,7 +21,7 @@ Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `train_transfer` reads, besides the device and the head model."""
     parser.add_argument("--out", required=True, help="network file (.safetensors)")
-    parser.add_argument("--identities", type=int, default=200, help="random faces to train on (default: %(default)s)")
+    parser.add_argument("--identities", type=int, default=180, help="random faces to train on (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=TrainSettings.steps, help="steps of the optimiser (default: %(default)s)")
     parser.add_argument("--proxies", nargs="+", default=[], metavar="PROXY", help="refined proxies whose wrinkles are learned too")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: %(default)s)")
