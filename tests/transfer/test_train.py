@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "proxy"))
 from displaced_head import displace  # noqa: E402
 from heads import make_proxy  # noqa: E402
+from smplx_file import write_smplx_file  # noqa: E402
 
 SMALL = {"width": 48, "driver_width": 32, "place": 8, "whole": 8, "anchors": 48, "products": 32}
 
@@ -99,6 +100,19 @@ def test_wrinkles_of_a_refined_head_are_learned(model, generator):
     network = train_network(model, data, TrainSettings(60), torch.Generator().manual_seed(0), **SMALL)
     measured = evaluate(network, model, TrainingSet(data.drivers, [refined, refined]))
     assert measured["network"]["face"] < 0.9 * measured["blend_shapes"]["face"]
+
+
+def test_smplx_trains_its_own_network(generator, tmp_path):
+    pytest.importorskip("smplx")
+    from expportrait.proxy.smplx_model import load_smplx
+
+    write_smplx_file(tmp_path / "SMPLX_NEUTRAL.npz")
+    smplx = load_smplx(tmp_path / "SMPLX_NEUTRAL.npz")
+    data = make_training_set(smplx, 2, generator, drivers=6)
+    network = train_network(smplx, data, TrainSettings(8), generator, **SMALL)
+    measured = evaluate(network, smplx, data)
+    assert network.sizes.model_id == smplx.model_id
+    assert 0 < measured["network"]["face"] < 1.2 * measured["blend_shapes"]["face"]
 
 
 def test_refuses_what_it_cannot_learn_from(model, data, generator):
