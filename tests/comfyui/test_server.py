@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 SNAPSHOT = Path(__file__).with_name("schema.json")
-FILE_LISTS = {("ExpPortraitLoadHead", "model"), ("ExpPortraitLoadProxy", "file"), ("ExpPortraitLoadMotion", "file")}
+FILE_LISTS = {
+    ("ExpPortraitLoadHead", "model"),
+    ("ExpPortraitLoadProxy", "file"),
+    ("ExpPortraitLoadMotion", "file"),
+    ("ExpPortraitLoadArkit", "file"),
+}
 
 
 @pytest.fixture(scope="module")
