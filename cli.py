@@ -35,7 +35,7 @@ from .transfer.arkit_curves import arkit_from_motion, motion_from_arkit
 from .transfer.arkit_files import read_arkit, write_arkit
 from .transfer.motion import FORMAT as MOTION_FORMAT
 from .transfer.motion import HeadMotion
-from .transfer.neutral import Rest, rest_of
+from .transfer.neutral import Rest, neutral_expression
 from .transfer.performance import Driver
 from .transfer.presets import load_preset, preset_names
 from .transfer.remap import load_motion_for
@@ -97,13 +97,16 @@ def _fit(path: str, model: HeadModel, options: argparse.Namespace, label: str = 
         )
 
 
-def _build(path: str, track: HeadTrack, model: HeadModel, frame: int | None) -> tuple[Tensor, HeadProxy]:
+def _build(
+    path: str, track: HeadTrack, model: HeadModel, frame: int | None, neutral_frame: int | None = None
+) -> tuple[Tensor, HeadProxy]:
     """Source picture [3, H, W] and proxy, from one frame of a picture or clip."""
     frames = Frames.open(path)
     frame = _source_frame(path, track, frame)
     source = frames.frame(frame).to(model.template)
     with _bar("proxy") as progress:
-        return source, build_proxy(source, track, model, frame, rest_of(track, model).expression, progress=progress)
+        neutral = neutral_expression(track, model, neutral_frame)
+        return source, build_proxy(source, track, model, frame, neutral, progress=progress)
 
 
 def _source_frame(path: str, track: HeadTrack, frame: int | None) -> int:
@@ -118,7 +121,7 @@ def _refine(path: str, track: HeadTrack, model: HeadModel, options: argparse.Nam
     frame = _source_frame(path, track, options.frame)
     paths = {"normals": options.normals, "depth": options.depth, "mask": options.mask}
     maps = OutsideMaps(**{name: Frames.open(given) for name, given in paths.items() if given is not None})
-    neutral = rest_of(track, model).expression
+    neutral = neutral_expression(track, model, options.neutral_frame)
     settings = RefineSettings.of(options.refine)
     with _bar("refine") as progress:
         refined = refine_head(frames, track, model, settings, maps, frame, neutral, progress)
@@ -198,7 +201,7 @@ def _run_build(options: argparse.Namespace) -> None:
     if options.refine:
         proxy = _refine(options.input, track, model, options)
     else:
-        _, proxy = _build(options.input, track, model, options.frame)
+        _, proxy = _build(options.input, track, model, options.frame, options.neutral_frame)
     proxy.save(options.out)
 
 
@@ -372,6 +375,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--out", required=True, help="proxy file (.safetensors)")
     build.add_argument("--track", help="track of the input, if it was fitted before")
     build.add_argument("--frame", type=int, help="frame that gives the looks (default: the best one)")
+    build.add_argument("--neutral-frame", type=int, metavar="N", help="frame in which the face is at rest (default: found)")
     build.add_argument("--refine", choices=QUALITIES, help="displace the head to what the frames show, at this quality")
     build.add_argument("--normals", metavar="FILE_OR_CLIP", help="camera-space normal maps of the frames, for --refine")
     build.add_argument("--sheet", metavar="PICTURE", help="picture of what was found, for --refine")

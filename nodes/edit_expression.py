@@ -10,6 +10,7 @@ from ..transfer.expression_controls import AMOUNTS, named_expressions
 from ..transfer.expression_edit import EditMode, TimeRange, edit_expression, resting_motion
 from ..transfer.expression_keyframes import parse_keyframes
 from ..transfer.motion import HeadMotion
+from ..transfer.skin_detail import with_edited_detail
 from .runtime import result_device
 from .types import CATEGORY, HEAD_MOTION, HEAD_PROXY, BuiltProxy
 
@@ -128,9 +129,9 @@ class EditExpression(io.ComfyNode):
         amounts = {expression: strength}
         for name, value in sliders.items():
             amounts |= dict.fromkeys(SLIDERS[name][0] if name in SLIDERS else (ANGLES[name][0],), value)
-        motion = edit_expression(motion, amounts, proxy, model, TimeRange(start, end, ease_in, ease_out), mode)
-        motion = edit_expression(motion, keys, proxy, model)
-        return io.NodeOutput(motion, motion.fps)
+        edited = edit_expression(motion, amounts, proxy, model, TimeRange(start, end, ease_in, ease_out), mode)
+        edited = with_edited_detail(edit_expression(edited, keys, proxy, model), motion, proxy, model)
+        return io.NodeOutput(edited, edited.fps)
 
 
 def _slider(name: str, default: float, low: float, high: float, tooltip: str, step: float = 0.01) -> io.Float.Input:

@@ -6,7 +6,7 @@ from comfy_api.latest import Input, io
 from torch import Tensor
 
 from ..proxy.build import build_proxy
-from ..transfer.neutral import rest_of
+from ..transfer.neutral import neutral_expression
 from .pictures import fitted_frames, source_frame
 from .runtime import compute_device, node_progress, result_device
 from .types import CATEGORY, HEAD_PROXY, HEAD_TRACK, BuiltProxy, FittedTrack
@@ -20,7 +20,7 @@ class BuildProxy(io.ComfyNode):
             display_name="Build Head Proxy",
             category=CATEGORY,
             description="Makes the person's head, ready to move: identity and resting face from the fit, skin and hair from the picture.",
-            inputs=[*fit_inputs(), frame_input()],
+            inputs=[*fit_inputs(), frame_input(), neutral_input()],
             outputs=[
                 HEAD_PROXY.Output(display_name="head_proxy", tooltip="The person, for Transfer Expression and rendering."),
                 io.Image.Output(display_name="source_image", tooltip="The frame that was taken, for Portrait Preview."),
@@ -28,13 +28,16 @@ class BuildProxy(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images: Tensor | Input.Video, head_track: FittedTrack, frame: int = -1) -> io.NodeOutput:
+    def execute(
+        cls, images: Tensor | Input.Video, head_track: FittedTrack, frame: int = -1, neutral_frame: int = -1
+    ) -> io.NodeOutput:
         device = compute_device()
         track, model = head_track.track.to(device), head_track.model.to(device)
         frames = fitted_frames(images, track)
         frame = source_frame(frame, track)
         source = frames.frame(frame).to(device)
-        proxy = build_proxy(source, track, model, frame, rest_of(track, model).expression, progress=node_progress())
+        neutral = neutral_expression(track, model, chosen_frame(neutral_frame))
+        proxy = build_proxy(source, track, model, frame, neutral, progress=node_progress())
         image = source.permute(1, 2, 0)[None].to(result_device())
         return io.NodeOutput(BuiltProxy(head_track.model, proxy.to(result_device())), image)
 
@@ -57,3 +60,21 @@ def frame_input() -> io.Int.Input:
         optional=True,
         tooltip="The frame that gives the looks, counted from 0. -1 chooses the best one: frontal, calm, surely found.",
     )
+
+
+def neutral_input() -> io.Int.Input:
+    """The frame in which the person's face is at rest."""
+    return io.Int.Input(
+        "neutral_frame",
+        default=-1,
+        min=-1,
+        max=1000000,
+        optional=True,
+        tooltip="The frame in which this person's face is at rest, counted from 0. -1 finds the calmest ones and believes little of a "
+        "smile. 0 says that a photo shows the face at rest.",
+    )
+
+
+def chosen_frame(frame: int) -> int | None:
+    """A frame number, None for -1."""
+    return None if frame < 0 else frame

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..proxy.refine import QUALITIES, OutsideMaps, RefineSettings, refine_head
 from ..proxy.refine.sheet import refine_sheet
-from ..transfer.neutral import rest_of
+from ..transfer.neutral import neutral_expression
 from .pictures import fitted_frames, source_frame
-from .proxy import fit_inputs, frame_input
+from .proxy import chosen_frame, fit_inputs, frame_input, neutral_input
 from .runtime import compute_device, node_progress, result_device
 from .types import CATEGORY, HEAD_PROXY, BuiltProxy, FittedTrack
 
@@ -75,6 +75,7 @@ class RefineHead(io.ComfyNode):
                     advanced=True,
                     tooltip="Whether near is white (inverse) or dark (metric) in the depth maps. auto finds out by the fit.",
                 ),
+                neutral_input(),
             ],
             outputs=[
                 HEAD_PROXY.Output(display_name="head_proxy", tooltip="The person, for Transfer Expression and rendering."),
@@ -99,6 +100,7 @@ class RefineHead(io.ComfyNode):
         depth: Tensor | None = None,
         mask: Tensor | None = None,
         depth_convention: str = DEPTH_CONVENTIONS[0],
+        neutral_frame: int = -1,
     ) -> io.NodeOutput:
         device = compute_device()
         track, model = head_track.track.to(device), head_track.model.to(device)
@@ -111,7 +113,7 @@ class RefineHead(io.ComfyNode):
             RefineSettings.of(quality, detail),
             OutsideMaps(normals, normal_convention, depth, depth_convention, mask),
             frame,
-            rest_of(track, model).expression,
+            neutral_expression(track, model, chosen_frame(neutral_frame)),
             node_progress(),
         )
         image = frames.frame(frame).permute(1, 2, 0)[None].to(result_device())

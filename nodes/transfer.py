@@ -12,6 +12,7 @@ from ..transfer.performance import Driver
 from ..transfer.presets import load_preset, preset_names
 from ..transfer.settings import MOST_GAIN, ExpressionOrigin, Mode, PoseGains, PoseOrigin, RegionGains, TransferSettings
 from ..transfer.transfer import transfer_motion
+from .proxy import chosen_frame
 from .runtime import result_device
 from .types import CATEGORY, GAINS, HEAD_MOTION, HEAD_PROXY, HEAD_TRACK, BuiltProxy, FittedTrack, TransferGains
 
@@ -138,7 +139,7 @@ class TransferExpression(io.ComfyNode):
     ) -> io.NodeOutput:
         model, device = head_proxy.model.to(result_device()), result_device()
         chosen = TransferSettings(
-            neutral_frame=None if neutral_frame < 0 else neutral_frame, gains=gains.gains, pose_gains=gains.pose_gains, **settings
+            neutral_frame=chosen_frame(neutral_frame), gains=gains.gains, pose_gains=gains.pose_gains, **settings
         )
         main = Driver(*load_preset(preset, model)) if driver is None else Driver(_frames(driver).to(device))
         other = None if other_driver is None else Driver(_frames(other_driver).to(device))

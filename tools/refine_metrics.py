@@ -49,6 +49,7 @@ class Nearest:
     points: Tensor  # [P, 3]
     normals: Tensor  # [P, 3] unit normals of their triangles
     distance: Tensor  # [P] metres
+    triangle: Tensor  # [P] int64
 
 
 class Surface:
@@ -69,7 +70,14 @@ class Surface:
         best = distance.argmin(1, keepdim=True)
         chosen = index.gather(1, best)[:, 0]
         at = found.gather(1, best[..., None].expand(-1, -1, 3))[:, 0]
-        return Nearest(at, self.normals[chosen], distance.gather(1, best)[:, 0])
+        return Nearest(at, self.normals[chosen], distance.gather(1, best)[:, 0], chosen)
+
+
+def barycentric(points: Tensor, corners: Tensor) -> Tensor:
+    """Barycentric coordinates [P, 3] of points [P, 3] that lie on triangles [P, 3, 3]."""
+    edges = (corners[:, 1:] - corners[:, :1]).mT  # [P, 3, 2]
+    share = torch.linalg.lstsq(edges, (points - corners[:, 0])[..., None]).solution[..., 0]
+    return torch.cat([1 - share.sum(1, keepdim=True), share], dim=1)
 
 
 def closest_on_triangles(points: Tensor, corners: Tensor) -> Tensor:

@@ -205,17 +205,21 @@ class DetailedHead:
 
     def shot(self, person: Person, expression: Tensor, rotations: Tensor) -> KnownClip:
         """Renders expressions [T, 57] of a person with rotations [T, 3, 3] of the head."""
+        vertices = self.posed(person, expression, rotations)
+        images = [draw(self.rasterizer, self.camera, frame, person.albedo, person.light) for frame in vertices]
+        truth = [self._truth(frame[None]) for frame in vertices]
+        normals, face, seen = (torch.cat(part) for part in zip(*truth))
+        return KnownClip(torch.cat(images), normals, face, vertices, seen, self.faces, self.camera)
+
+    def posed(self, person: Person, expression: Tensor, rotations: Tensor) -> Tensor:
+        """Vertices [T, V, 3] in camera space of expressions [T, 57] of a person with rotations [T, 3, 3] of the head."""
         control = self.ict.vertices + torch.einsum("i,ivx->vx", person.identity, self.ict.identity)
         pivot = control[self.ict.points68].mean(0) - torch.tensor([0.0, 0.0, 0.08])
         moved = control + torch.einsum("te,evx->tvx", expression, self.ict.expression)
         smooth = torch.stack([self.stencil @ frame for frame in moved])
         relief = person.relief + expression @ self.drivers.T @ self.wrinkles  # [T, V]
         posed = smooth + relief[..., None] * vertex_normals(smooth, self.faces)
-        vertices = (posed - pivot) @ rotations.mT + torch.tensor([0.0, 0.0, -REST_DISTANCE])
-        images = [draw(self.rasterizer, self.camera, frame, person.albedo, person.light) for frame in vertices]
-        truth = [self._truth(frame[None]) for frame in vertices]
-        normals, face, seen = (torch.cat(part) for part in zip(*truth))
-        return KnownClip(torch.cat(images), normals, face, vertices, seen, self.faces, self.camera)
+        return (posed - pivot) @ rotations.mT + torch.tensor([0.0, 0.0, -REST_DISTANCE])
 
     def _truth(self, vertices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normals [1, H, W, 3], face mask [1, H, W] and seen vertices [1, V] of one frame."""

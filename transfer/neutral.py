@@ -94,10 +94,15 @@ def rest_of(driver: HeadTrack | HeadMotion, model: HeadModel) -> Rest:
     return Rest(resting, joints, driver.translation[quiet].median(0).values)
 
 
+def neutral_expression(track: HeadTrack, model: HeadModel, frame: int | None = None) -> Tensor:
+    """Expression [E] of a fitted person's face at rest: that of `frame` if one is given, else found by `rest_of`."""
+    return (rest_of(track, model) if frame is None else rest_at(track, frame)).expression
+
+
 def rest_at(driver: HeadTrack | HeadMotion, frame: int) -> Rest:
     """The head in one frame, declared to be at rest. Raises ValueError if there is no such frame, or no face in it."""
     if not 0 <= frame < len(driver):
-        raise ValueError(f"neutral_frame is {frame}, but the driver has frames 0 to {len(driver) - 1}; give one of them")
+        raise ValueError(f"neutral_frame is {frame}, but the clip has frames 0 to {len(driver) - 1}; give one of them")
     if not bool(driver.valid[frame]):
-        raise ValueError(f"no face was found in frame {frame} of the driver; give another neutral_frame")
+        raise ValueError(f"no face was found in frame {frame} of the clip; give another neutral_frame")
     return Rest(driver.expression[frame], driver.joints[frame], driver.translation[frame])

@@ -78,6 +78,30 @@ def with_detail(
     wrinkles = None if performance is None else performed_wrinkles(performance, proxy, model, settings)
     if wrinkles is not None:
         detail = detail * (1 - settings.detail) + wrinkles * settings.detail
+    return _in_contact(motion, detail, proxy, model, settings, performance)
+
+
+def with_edited_detail(edited: HeadMotion, before: HeadMotion, proxy: HeadProxy, model: HeadModel) -> HeadMotion:
+    """An edited motion with its skin made to follow: what the motion `before` the edit displaced, by what the prediction changes.
+
+    Lids and lips that the edit shuts are shut, and contact is solved anew.
+    """
+    detail = predicted_detail(edited, proxy, model)
+    if before.detail_id == proxy.detail_id:
+        basis = proxy.detail_basis if before.detail_basis is None else before.detail_basis
+        detail = detail + predicted_detail(before, proxy, model) * -1 + Detail(basis, edited.detail)
+    return _in_contact(edited, detail, proxy, model, TransferSettings(), None)
+
+
+def _in_contact(
+    motion: HeadMotion,
+    detail: Detail,
+    proxy: HeadProxy,
+    model: HeadModel,
+    settings: TransferSettings,
+    performance: Performance | None,
+) -> HeadMotion:
+    """The motion with this detail and, if wanted, with contact on top."""
     if settings.contact and find_rims(model) is not None:
         lids, lips = _closure(motion, proxy, model, settings, performance)
         contact = Contact(model, proxy.identity, proxy.displacement)

@@ -76,7 +76,7 @@ def test_a_declared_rest_is_taken_as_it_is(model, generator):
     track = make_track(model, generator, frames=10)
     rest = rest_at(track, 4)
     assert torch.equal(rest.expression, track.expression[4]) and torch.equal(rest.joints, track.joints[4])
-    with pytest.raises(ValueError, match="neutral_frame is 10, but the driver has frames 0 to 9"):
+    with pytest.raises(ValueError, match="neutral_frame is 10, but the clip has frames 0 to 9"):
         rest_at(track, 10)
     gap = dataclasses.replace(track, valid=torch.arange(10) != 4)
     with pytest.raises(ValueError, match="no face was found in frame 4"):

@@ -9,7 +9,7 @@ from expportrait.proxy.posing import camera_space
 from expportrait.transfer.network import load_transfer_network
 from expportrait.transfer.performance import Driver, perform
 from expportrait.transfer.settings import RegionGains, TransferSettings
-from expportrait.transfer.skin_detail import Detail, performed_wrinkles, predicted_detail, with_detail
+from expportrait.transfer.skin_detail import Detail, performed_wrinkles, predicted_detail, with_detail, with_edited_detail
 from expportrait.transfer.transfer import transfer_motion
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -102,6 +102,27 @@ def test_a_motion_alone_is_completed_for_its_target(model, generator):
     bare = dataclasses.replace(transfer_motion(target, track, model), detail=None, detail_id=None, detail_basis=None)
     whole = with_detail(bare, target, model, TransferSettings())
     assert whole.detail_id == target.detail_id and torch.equal(whole.expression, bare.expression) and len(whole.detail_basis) > 0
+
+
+def test_an_edit_takes_its_skin_along(model, generator):
+    """What the performer's wrinkles add stays, the prediction follows the edit, and what the edit shuts is shut."""
+    target, track, skin = parts(model, generator)
+    motion = transfer_motion(target, Driver(track, proxy=skin), model, TransferSettings(detail=1.0, contact=False))
+    same = with_edited_detail(motion, motion, target, model)
+    corrected = transfer_motion(target, Driver(track, proxy=skin), model, TransferSettings(detail=1.0))
+    assert (field(same) - field(corrected)).norm(dim=-1).max() < 2e-3  # only contact tells them apart
+    blink = torch.tensor([name.startswith("eyeBlink") for name in model.expression_names])
+    shut = dataclasses.replace(motion, expression=torch.where(blink, 1.0, 0.5 * motion.expression))
+    edited = with_edited_detail(shut, motion, target, model)
+    assert torch.equal(edited.expression, shut.expression) and edited.detail_id == target.detail_id
+    change = predicted_detail(shut, target, model).coefficients - predicted_detail(motion, target, model).coefficients
+    expected = field(motion) + torch.einsum("tk,kvx->tvx", change, predicted_detail(motion, target, model).fields)
+    apart = (field(edited) - expected).norm(dim=-1)
+    brow = (model.regions["brows"] > 0.5) & (model.regions["lids"] < 0.1)
+    assert apart[:, brow].max() < 1e-4 and apart[:, model.regions["lids"] > 0.5].max() > 3e-4
+    stranger = dataclasses.replace(motion, detail_id="0123456789abcdef")
+    alone = with_edited_detail(shut, stranger, target, model)
+    assert torch.allclose(field(alone), field(with_detail(shut, target, model, TransferSettings())), atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [1, 3])

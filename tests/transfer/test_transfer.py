@@ -202,7 +202,7 @@ def test_a_declared_rest_is_used(model, generator):
     assert torch.allclose(world_head(motion.joints[7]), world_head(proxy.source_joints), atol=1e-5)
     expected = transfer_motion(proxy, Driver(track, rest_at(track, 7)), model, plain())
     assert torch.equal(motion.expression, expected.expression)
-    with pytest.raises(ValueError, match="neutral_frame is 12, but the driver has frames 0 to 11"):
+    with pytest.raises(ValueError, match="neutral_frame is 12, but the clip has frames 0 to 11"):
         transfer_motion(proxy, track, model, plain(neutral_frame=12))
 
 
