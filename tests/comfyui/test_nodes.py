@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from expportrait.proxy.head_proxy import HeadProxy
 
-
-def node(kind: str, **inputs) -> dict:
-    return {"class_type": kind, "inputs": inputs}
+sys.path.insert(0, str(Path(__file__).parent))
+from graphs import node, one_sentence, portrait  # noqa: E402
 
 
 @pytest.fixture
 def portrait_graph(media) -> dict:
     """A photo, its fit, its proxy and the first preset on it."""
-    return {
-        "photo": node("LoadImage", image=media.portrait),
-        "fit": node("ExpPortraitFit", images=["photo", 0]),
-        "build": node("ExpPortraitBuildProxy", images=["photo", 0], head_track=["fit", 0]),
+    return portrait(media) | {
         "transfer": node("ExpPortraitTransfer", head_proxy=["build", 0], preset="speaking", pose_from="source"),
     }
-
-
-def one_sentence(error: dict, *words: str) -> None:
-    message = error["exception_message"].strip()
-    assert error["exception_type"] in ("ValueError", "FileNotFoundError"), error
-    assert "\n" not in message and len(message) < 300
-    for word in words:
-        assert word in message, message
 
 
 def test_fit_reads_a_video_as_its_frames(comfyui, media):
