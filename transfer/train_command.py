@@ -12,16 +12,16 @@ import torch
 from ..proxy.head_model import HeadModel
 from ..proxy.head_proxy import HeadProxy
 from .train import TrainSettings, evaluate, train_network
-from .training_data import make_training_set
+from .training_data import make_subjects, random_drivers
 
-HELD_OUT = 12
+HELD_OUT, DRIVERS = 12, 192  # faces and expressions to measure on
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what `train_transfer` reads, besides the device and the head model."""
     parser.add_argument("--out", required=True, help="network file (.safetensors)")
-    parser.add_argument("--identities", type=int, default=180, help="random faces to train on (default: %(default)s)")
+    parser.add_argument("--identities", type=int, default=160, help="random faces to train on (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=TrainSettings.steps, help="steps of the optimiser (default: %(default)s)")
     parser.add_argument("--proxies", nargs="+", default=[], metavar="PROXY", help="refined proxies whose wrinkles are learned too")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default: %(default)s)")
@@ -41,11 +41,11 @@ def train_transfer(options: argparse.Namespace, model: HeadModel, bar: Bar) -> N
     with torch.no_grad():
         proxies = tuple(HeadProxy.load(path, model.model_id).to(options.device) for path in options.proxies)
         with bar("faces") as progress:
-            data = make_training_set(model, options.identities, generator, proxies, progress=progress)
+            subjects = make_subjects(model, options.identities, generator, proxies, progress)
         with bar("held-out faces") as progress:
-            held_out = make_training_set(model, HELD_OUT, generator, progress=progress)
+            held_out = make_subjects(model, HELD_OUT, generator, progress=progress)
     with bar("train") as progress:
-        network = train_network(model, data, settings, generator, progress)
+        network = train_network(model, subjects, settings, generator, progress)
     network.save(options.out)
     report = {
         "model_id": model.model_id,
@@ -54,7 +54,7 @@ def train_transfer(options: argparse.Namespace, model: HeadModel, bar: Bar) -> N
         "steps": options.steps,
         "seed": options.seed,
         "held_out_identities": HELD_OUT,
-        "error_mm": evaluate(network, model, held_out),
+        "error_mm": evaluate(network, model, held_out, random_drivers(model, DRIVERS, generator)),
     }
     text = json.dumps(report, indent=2)
     if options.report:

@@ -9,11 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..proxy.detail import low_rank
 from ..proxy.head_model import JOINTS, HeadModel
 from ..proxy.head_proxy import HeadProxy
-from .closure import closure
-from .contact import Contact
 from .deformation_transfer import DeformationTransfer
 from .moving_skin import moving_controls
 from .network import JAW, MILLIMETRE
@@ -22,110 +19,74 @@ SPREAD = (0.5, 1.1)  # of the identity coefficients, in standard deviations
 SURFACE_SHARE, SURFACE_SIZE = 0.5, 0.0015  # share of subjects whose neutral is displaced as refined heads are, and RMS in metres
 WAVE = 30.0  # radians per metre: standard deviation of the frequencies of that displacement
 JAW_RANGE = ((-0.02, 0.25), (-0.08, 0.08), (-0.05, 0.05))  # radians
-DRIVERS = 192
-CONTACT_ENERGY, CONTACT_FIELDS = 0.98, 16  # share of the contact corrections that is kept, and the most fields for it
 
 
 @dataclasses.dataclass(frozen=True)
 class Drivers:
-    """Expressions and joints that every subject is asked to show."""
+    """Expressions and joints that a face is asked to show."""
 
     expression: Tensor  # [P, E]
     joints: Tensor  # [P, J, 3] rotation vectors, radians
 
-    def __len__(self) -> int:
-        return len(self.expression)
-
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """One face: its neutral, and what is missing to the linear blend shapes, in millimetres and canonical space."""
+    """One face: its neutral, and what is missing to the linear blend shapes, in canonical space."""
 
     neutral: Tensor  # [V, 3] metres
-    fields: Tensor  # [N, E, 3] float16, per unit of expression, at the moving control vertices
-    contact: Tensor  # [K, L, 3] float16 fields that keep contact
-    contact_vertices: Tensor  # [L] dense vertices where they are not zero
-    contact_amount: Tensor  # [P, K] for each driver
+    fields: Tensor  # [N, E, 3] float16, millimetres per unit of expression, at the moving control vertices
     wrinkles: HeadProxy | None = None  # refined head whose detail comes on top
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingSet:
-    """Every driver on every subject is a (subject, frame) pair."""
-
-    drivers: Drivers
-    subjects: list[Subject]
-
-
 class SubjectMaker:
-    """Solves how drivers look on a face: deformation transfer, then contact of lids, lips and teeth where the template has it."""
+    """Solves how expressions look on a face: deformation transfer with lids that close, lips that seal and eyes that stay covered.
 
-    def __init__(self, model: HeadModel, drivers: Drivers):
-        self.model, self.drivers = model, drivers
-        self._transfer = DeformationTransfer(model)
+    Contact beyond that depends on the frame as a whole and is solved for every frame by `contact.py`, which needs no learning.
+    """
+
+    def __init__(self, model: HeadModel):
+        self.model, self._transfer = model, DeformationTransfer(model)
         self._still = model.template.new_zeros(1, len(model.expression_names))
-        rest_joints = model.template.new_zeros(len(JOINTS), 3)
-        self._closure = closure(model, drivers.expression, drivers.joints, self._still[0], rest_joints)
 
-    def solve(self, identity: Tensor, displacement: Tensor | None, wrinkles: HeadProxy | None = None) -> Subject:
-        """The subject of identity [I] and static displacement [V, 3] (metres, canonical space) or None."""
-        model = self.model
-        neutral = model.canonical(identity[None], self._still)[0]
-        if displacement is not None:
-            neutral = neutral + displacement
-        missing = self._transfer.fields(neutral) - model.expression_basis  # [E, C, 3]
-        contact = self._contact(identity, displacement, missing)
-        fields = (missing[:, moving_controls(model)] / MILLIMETRE).transpose(0, 1).half().contiguous()
-        return Subject(neutral, fields, *contact, wrinkles)
+    def solve(self, neutral: Tensor, wrinkles: HeadProxy | None = None) -> Subject:
+        """The subject of a neutral [V, 3] in canonical space, metres."""
+        missing = self._transfer.fields(neutral) - self.model.expression_basis  # [E, C, 3]
+        fields = (missing[:, moving_controls(self.model)] / MILLIMETRE).transpose(0, 1).half().contiguous()
+        return Subject(neutral, fields, wrinkles)
 
     def random(self, generator: torch.Generator) -> Subject:
         """A face of the model's prior, at times displaced as refined heads are."""
         low, high = SPREAD
         spread = low + (high - low) * torch.rand(1, generator=generator)
-        identity = (spread * torch.randn(len(self.model.identity_names), generator=generator)).to(self.model.template)
-        displacement = None
+        identity = spread * torch.randn(1, len(self.model.identity_names), generator=generator)
+        neutral = self.model.canonical(identity.to(self.model.template), self._still)[0]
         if torch.rand(1, generator=generator) < SURFACE_SHARE:
-            displacement = _smooth_displacement(self.model.canonical(identity[None], self._still)[0], generator)
-        return self.solve(identity, displacement)
+            neutral = neutral + _smooth_displacement(neutral, generator)
+        return self.solve(neutral)
 
     def refined(self, proxy: HeadProxy) -> Subject:
         """A refined head, whose own detail comes on top. Raises ValueError if it has none that follows the expression."""
         if proxy.detail_basis is None or proxy.detail_by_expression is None:
             raise ValueError("this head proxy has no detail to learn from; refine it on a clip with expressions, or leave it out")
-        return self.solve(proxy.identity, proxy.displacement, proxy)
-
-    def _contact(self, identity: Tensor, displacement: Tensor | None, missing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Contact's corrections of all drivers: few fields [K, L, 3] (millimetres), their vertices [L] and amounts [P, K]."""
-        if self._closure is None:  # the model's lids and lips are not to be found
-            none = torch.zeros(0, dtype=torch.int64, device=missing.device)
-            return missing.new_zeros(0, 0, 3).half(), none, missing.new_zeros(len(self.drivers), 0)
-        dense = torch.sparse.mm(self.model.stencil, missing.transpose(0, 1).flatten(1)).unflatten(1, (-1, 3)).transpose(0, 1)
-        expression, joints = self.drivers.expression, self.drivers.joints
-        contact = Contact(self.model, identity, displacement)
-        _, fields, amount = contact.correct(expression, joints, *self._closure, dense, expression)
-        # Few modes hold nearly all of them, and hundreds of subjects have to fit into memory.
-        reached = fields.abs().amax((0, 2)).nonzero()[:, 0]
-        moved = (amount @ fields[:, reached].flatten(1)).unflatten(1, (-1, 3)) / MILLIMETRE
-        basis, amount, _ = low_rank(moved, CONTACT_ENERGY, CONTACT_FIELDS)
-        return basis.half(), reached, amount
+        neutral = self.model.canonical(proxy.identity[None], self._still)[0]
+        return self.solve(neutral if proxy.displacement is None else neutral + proxy.displacement, proxy)
 
 
-def make_training_set(
+def make_subjects(
     model: HeadModel,
     count: int,
     generator: torch.Generator,
     proxies: tuple[HeadProxy, ...] = (),
-    drivers: int = DRIVERS,
     progress: Callable[[int, int], None] | None = None,
-) -> TrainingSet:
-    """`count` random faces, and refined heads behind them, with random drivers solved on all; about two seconds a face."""
-    maker = SubjectMaker(model, random_drivers(model, drivers, generator))
-    subjects = []
+) -> list[Subject]:
+    """Refined heads, and `count` random faces behind them; about a second a face."""
+    maker = SubjectMaker(model)
+    subjects = [maker.refined(proxy) for proxy in proxies]
     for done in range(count):
         subjects.append(maker.random(generator))
         if progress:
             progress(done + 1, count)
-    return TrainingSet(maker.drivers, subjects + [maker.refined(proxy) for proxy in proxies])
+    return subjects
 
 
 def random_drivers(model: HeadModel, count: int, generator: torch.Generator) -> Drivers:
