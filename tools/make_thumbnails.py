@@ -1,4 +1,4 @@
-"""Writes the thumbnails of workflows/: what each of them makes of the pack's own portrait and a preset motion.
+"""Writes the thumbnails of workflows/: what each of them makes of the pack's own portrait and preset motions.
 
     python tools/make_thumbnails.py
 """
@@ -19,10 +19,13 @@ from expportrait.proxy.sheet import contact_sheet
 from expportrait.transfer.neutral import rest_of
 from expportrait.transfer.performance import Driver
 from expportrait.transfer.presets import load_preset
+from expportrait.transfer.settings import TransferSettings
 from expportrait.transfer.transfer import transfer_motion
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
 SECONDS = (1.2, 2.04)  # of the preset "expressions": a laugh, a surprise
+TURN, TURN_STRENGTH = 3.24, 2.0  # seconds, of the preset "speaking"
+PERFORMERS = (("driver", "source"), ("source", "other driver"), ("driver", "other driver"))  # whose pose, whose expression
 
 if __name__ == "__main__":
     frames, model = Frames.open(PORTRAIT), load_head_model()
@@ -34,8 +37,17 @@ if __name__ == "__main__":
     maps = next(render_maps(proxy, motion, model, ("normals", "depth")))
     preview = torch.cat(list(render_preview(source, proxy, motion, model)))
     portrait = source.permute(1, 2, 0)
+
+    speaking, straight = load_preset("speaking", model)
+    turn = Driver(speaking.select([round(TURN * speaking.fps)]), straight)
+    laugh = Driver(preset.select([round(SECONDS[0] * preset.fps)]), rest)
+    apart = []
+    for pose, expression in PERFORMERS:
+        settings = TransferSettings(pose_from=pose, expression_from=expression, pose_strength=TURN_STRENGTH)
+        apart += render_preview(source, proxy, transfer_motion(proxy, turn, model, settings, laugh), model)
     for name, rows in {
         "portrait_and_clip_to_preview": [[portrait, preview[0], preview[1]], [maps["depth"][0], maps["normals"][0], maps["normals"][1]]],
+        "two_performers_one_portrait": [[portrait, apart[0][0]], [apart[1][0], apart[2][0]]],
         "wan_vace_from_maps": [[portrait, maps["depth"][0]], [maps["depth"][1], maps["normals"][1]]],
     }.items():
         write_image(FOLDER / f"{name}.jpg", contact_sheet(rows))

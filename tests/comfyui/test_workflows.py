@@ -33,7 +33,7 @@ def put_media(graph: dict, media) -> None:
             node["inputs"]["file"] = media.clip
 
 
-@pytest.mark.parametrize("name", ["portrait_and_clip_to_preview", "wan_vace_from_maps"])
+@pytest.mark.parametrize("name", ["portrait_and_clip_to_preview", "two_performers_one_portrait", "wan_vace_from_maps"])
 def test_page_loads_the_workflow(page, root, name):
     graph = load(page, root, name)
     assert page.errors == []
@@ -41,11 +41,12 @@ def test_page_loads_the_workflow(page, root, name):
     assert unlinked == []
 
 
-def test_first_workflow_runs_to_its_end(page, comfyui, root, media):
-    graph = load(page, root, "portrait_and_clip_to_preview")
+@pytest.mark.parametrize("name", ["portrait_and_clip_to_preview", "two_performers_one_portrait"])
+def test_workflow_runs_to_its_end(page, comfyui, root, media, name):
+    graph = load(page, root, name)
     put_media(graph, media)
     videos = comfyui.saved(comfyui.run(graph, seconds=600))
-    assert len(videos) == sum(node["class_type"] == "SaveVideo" for node in graph.values()) > 1
+    assert len(videos) == sum(node["class_type"] == "SaveVideo" for node in graph.values()) > 0
     for path in videos:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -56,7 +57,7 @@ def test_first_workflow_runs_to_its_end(page, comfyui, root, media):
         assert frames[0].std() > 5 and any(abs(frame.astype(int) - frames[0]).max() > 20 for frame in frames)
 
 
-def test_second_workflow_is_accepted(page, comfyui, root, media):
+def test_workflow_with_a_video_model_is_accepted(page, comfyui, root, media):
     graph = load(page, root, "wan_vace_from_maps")
     put_media(graph, media)
     for node in graph.values():
