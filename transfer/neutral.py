@@ -79,7 +79,7 @@ def quiet_frames(driver: HeadTrack | HeadMotion, model: HeadModel, share: float 
 def rest_of(driver: HeadTrack | HeadMotion, model: HeadModel) -> Rest:
     """Rest of a clip: robust mean over its quiet frames, the expression limited to what a face at rest may have.
 
-    A driver whose quiet frames act too (a laughing photo) is used with that limited rest, and a warning is logged. Raises
+    A face that acts in its quiet frames too (a laughing photo) gets that limited rest, and a warning is logged. Raises
     ValueError if no frame is valid.
     """
     quiet = quiet_frames(driver, model)
@@ -90,7 +90,7 @@ def rest_of(driver: HeadTrack | HeadMotion, model: HeadModel) -> Rest:
     lively = float(((away - STILL) / (LIVELY - STILL)).clamp(0, 1))
     resting = resting_expression(expression, model, lively)
     if float(((expression - resting) / reach).norm()) > RESTLESS:
-        logger.warning("no frame of the driver is at rest, so a mild form of its calmest ones is used; give neutral_frame if one is")
+        logger.warning("no picture shows this face at rest, so a mild form of its calmest look is taken; give neutral_frame if one does")
     return Rest(resting, joints, driver.translation[quiet].median(0).values)
 
 

@@ -66,7 +66,7 @@ def test_a_driver_without_rest_is_told_of(model, generator, caplog):
     track = make_track(model, generator, frames=1)
     acting = torch.where(torch.rand(track.expression.shape, generator=generator) < 0.2, 0.9, 0.0)
     rest = rest_of(dataclasses.replace(track, expression=acting), model)
-    assert "no frame of the driver is at rest" in caplog.text and rest.expression.max() <= 0.25
+    assert "no picture shows this face at rest" in caplog.text and rest.expression.max() <= 0.25
     caplog.clear()
     rest_of(dataclasses.replace(track, expression=0.1 * acting), model)
     assert not caplog.text
