@@ -18,19 +18,14 @@ import torch
 from bench import DATA
 from refine_clips import CLIPS, SomeFrames
 from torch import Tensor
-from transfer_measures import EXPRESSIONS, TURNS, Ruler, detector_noise, pearson
+from transfer_measures import EXPRESSIONS, TURNS, pearson
+from transfer_studio import PORTRAITS, Performer, Studio, cut_out
 from wrinkle_energy import FineNormals, Skin
 
-from expportrait.proxy.build import best_frame, build_proxy
-from expportrait.proxy.fit import fit_frames
-from expportrait.proxy.frames import Frames, write_image
-from expportrait.proxy.head_model import HeadModel, load_head_model
+from expportrait.proxy.frames import write_image
+from expportrait.proxy.head_model import HeadModel
 from expportrait.proxy.head_proxy import HeadProxy
 from expportrait.proxy.head_track import HeadTrack
-from expportrait.proxy.landmark_points import table_of
-from expportrait.proxy.landmarks import Landmarker, load_landmarker
-from expportrait.proxy.posing import camera_space
-from expportrait.proxy.preview import render_preview
 from expportrait.proxy.refine import RefineSettings, refine_head
 from expportrait.proxy.render import render_maps
 from expportrait.proxy.sheet import contact_sheet
@@ -40,16 +35,14 @@ from expportrait.transfer.performance import Driver
 from expportrait.transfer.settings import TransferSettings
 from expportrait.transfer.transfer import transfer_motion
 
-PORTRAITS = ("d19", "s0", "s4", "s7", "s9")  # s39 is a cat
-FRAMES = 30  # of each clip that are looked at, spread evenly
 LEAST = {name: 0.95 if name in ("mouth opening", "left lid", "right lid") else 0.9 for name in EXPRESSIONS}
 LEAST_TURN = 0.98
-OPEN = 0.5  # of the median lid opening below which an eye's iris says nothing
 APART = ("portrait s7", "portrait s9")  # targets, beside one clip, on which expression and pose are taken apart
 SHOWN = 6  # frames of each pair on a sheet
 WRINKLED = {"d0": ("clip d18", "portrait s7"), "d18": ("clip d0", "portrait s9"), "d19": ("clip d20", "portrait s4")}
 WRINKLE_FRAMES = 60
 LEAST_WRINKLES = 0.8
+BRIGHT = 5.0  # fine normals on sheets
 
 
 def _bar(name: str, value: float, unit: str, most: float | None = None, least: float | None = None, **figures: float) -> dict:
@@ -57,88 +50,6 @@ def _bar(name: str, value: float, unit: str, most: float | None = None, least: f
     bound = f"<= {most:g}" if least is None else f">= {least:g}"
     rounded = {key: round(figure, 3) for key, figure in figures.items()}
     return {"name": name, "value": round(value, 3), "unit": unit, "bound": bound, "ok": ok, "figures": rounded}
-
-
-@dataclasses.dataclass(frozen=True)
-class Performer:
-    """A fitted clip, and what the detector reads from some of its frames."""
-
-    name: str
-    frames: Frames
-    track: HeadTrack
-    shown: Tensor  # [N] the frames that are looked at
-    measures: dict[str, Tensor]  # [N] each
-    used: dict[str, Tensor]  # [N] bool: where a measure says something
-    noise: dict[str, float]
-
-    def varies(self, name: str, least: float) -> bool:
-        """Whether a perfect result, read with the same noise, would reach that correlation."""
-        return float(self.measures[name][self.used[name]].var()) * (1 - least) >= self.noise[name] ** 2
-
-    def correlation(self, name: str, found: dict[str, Tensor]) -> float:
-        return pearson(self.measures[name][self.used[name]], found[name][self.used[name]])
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    source: Tensor  # [3, H, W]
-    proxy: HeadProxy
-
-
-@dataclasses.dataclass(frozen=True)
-class Studio:
-    """All that the bars share: the head model, the detector and the fits."""
-
-    data: Path
-    model: HeadModel
-    landmarker: Landmarker
-    ruler: Ruler
-    performers: dict[str, Performer]
-    targets: dict[str, Target]
-
-    @staticmethod
-    def open(data: Path, clips: tuple[str, ...] = CLIPS, portraits: tuple[str, ...] = PORTRAITS) -> Studio:
-        """Fits every clip and portrait once."""
-        model, landmarker = load_head_model(), load_landmarker()
-        studio = Studio(Path(data), model, landmarker, Ruler.of(model), {}, {})
-        for name in clips:
-            frames = Frames.open(studio.data / "clips" / f"{name}.mp4")
-            track = fit_frames(frames, model, landmarker)
-            studio.performers[name] = studio._performer(name, frames, track)
-            studio.targets[f"clip {name}"] = studio._target(frames, track)
-        for name in portraits:
-            frames = Frames.open(studio.data / "portraits" / f"{name}.jpg")
-            studio.targets[f"portrait {name}"] = studio._target(frames, fit_frames(frames, model, landmarker))
-        return studio
-
-    def _performer(self, name: str, frames: Frames, track: HeadTrack) -> Performer:
-        shown = torch.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().long()
-        pictures = frames.pick(shown.tolist()).permute(0, 2, 3, 1)
-        measures, mirrored = (self.read(images, track) for images in (pictures, pictures.flip(2)))
-        lids = torch.minimum(measures["left lid"], measures["right lid"])
-        used = {k: lids > OPEN * lids.median() if k.startswith("gaze") else torch.ones_like(lids, dtype=torch.bool) for k in measures}
-        return Performer(name, frames, track, shown, measures, used, detector_noise(measures, mirrored, used))
-
-    def _target(self, frames: Frames, track: HeadTrack) -> Target:
-        best = best_frame(track)
-        source = frames.frame(best)
-        return Target(source, build_proxy(source, track, self.model, best, rest_of(track, self.model).expression))
-
-    def read(self, images: Tensor, of: HeadTrack | HeadProxy) -> dict[str, Tensor]:
-        """Measures of pictures [T, H, W, 3] of that camera. At one frame per second the detector smooths nothing over time."""
-        return self.ruler.measure(self.landmarker.track(Frames.from_images(images, fps=1.0)).points, of.camera)
-
-    def read_mesh(self, who: HeadProxy | Tensor, motion, of: HeadTrack | HeadProxy) -> dict[str, Tensor]:
-        """The same of a posed mesh, from its own landmarks."""
-        points = table_of(self.model).points(camera_space(self.model, who, motion), self.model.faces)
-        middle = points[..., 2].mean(1)
-        depth = (middle[:, None] - points[..., 2]) * (of.camera.focal / -middle)[:, None]
-        return self.ruler.measure(torch.cat([of.camera.project(points), depth[..., None]], 2), of.camera)
-
-    def act(self, performer: Performer, target: Target, settings: TransferSettings = TransferSettings()) -> tuple[HeadMotion, Tensor]:
-        """The performance on a target's head: the motion and the pictures [N, H, W, 3] of the shown frames."""
-        motion = transfer_motion(target.proxy, performer.track, self.model, settings).select(performer.shown.tolist())
-        return motion, torch.cat(list(render_preview(target.source, target.proxy, motion, self.model)))
 
 
 # What the driver does is seen in the result
@@ -193,13 +104,6 @@ def _follow_bar(performer: Performer, name: str, fitted: dict, on_mesh: dict, on
 
 def _spread(count: int) -> list[int]:
     return torch.linspace(0, count - 1, SHOWN).round().long().tolist()
-
-
-def cut_out(image: Tensor, proxy: HeadProxy) -> Tensor:
-    """The part of a picture [H, W, 3] around the head, in its source picture's framing."""
-    x, y, width, height = (round(v) for v in proxy.crop)
-    x, y = max(x, 0), max(y, 0)
-    return image[y : y + height, x : x + width]
 
 
 # Expression and pose apart
@@ -273,31 +177,45 @@ def _wrinkle_bars(studio: Studio, performer: Performer, sheets: Path | None) -> 
         SomeFrames(performer.frames, index), track, model, RefineSettings.of("standard"), neutral=rest_of(track, model).expression
     ).proxy
     own = _fine(refined, still(refined, track, refined.detail), model)
-    own_plain = _fine(refined, still(refined, track, 0 * refined.detail), model)
-    bars = []
-    for name in WRINKLED[performer.name]:
-        proxy = studio.targets[name].proxy
-        settings = TransferSettings(pose_from="source", detail=1.0)
-        wrinkled = _fine(proxy, transfer_motion(proxy, Driver(track, proxy=refined), model, settings), model)
-        plain = _fine(proxy, transfer_motion(proxy, track, model, settings), model)
-        figures = {
-            "without the performer's wrinkles": pearson(own.energy, plain.energy),
-            "of what the wrinkles add": pearson((own - own_plain).energy, (wrinkled - plain).energy),
-            "energy swing of the driver": _swing(own.energy),
-            "of the driver without wrinkles": _swing(own_plain.energy),
-            "of the result": _swing(wrinkled.energy),
-            "of the result without wrinkles": _swing(plain.energy),
-            "energy that wrinkles add, result over driver": float((wrinkled - plain).energy.mean() / (own - own_plain).energy.mean()),
-        }
-        value = pearson(own.energy, wrinkled.energy)
-        title = f"{performer.name}'s wrinkles on {name}: fine normals over time"
-        bars.append(_bar(title, value, "correlation", least=LEAST_WRINKLES, **figures))
-        if sheets is not None:
-            strongest = (own - own_plain).energy.argsort(descending=True)[:1].item()
-            picked = _spread(len(track))[:-1] + [strongest]
-            rows = [[5 * part.normals[k].abs() for k in picked] for part in (own, wrinkled, plain)]
-            write_image(sheets / f"wrinkles_{performer.name}_{name.split()[1]}.png", contact_sheet(rows, height=260))
-    return bars
+    own_bare = _fine(refined, still(refined, track, 0 * refined.detail), model)
+    return [_wrinkle_bar(studio, performer.name, name, track, refined, (own, own_bare), sheets) for name in WRINKLED[performer.name]]
+
+
+def _wrinkle_bar(
+    studio: Studio,
+    driver: str,
+    name: str,
+    track: HeadTrack,
+    refined: HeadProxy,
+    performed: tuple[FineNormals, FineNormals],
+    sheets: Path | None,
+) -> dict:
+    """`performed` is the driver's own refined head, with its detail and without."""
+    proxy, settings = studio.targets[name].proxy, TransferSettings(pose_from="source", detail=1.0)
+    motion = transfer_motion(proxy, track, studio.model, settings)
+    bare = dataclasses.replace(motion, detail=None, detail_id=None, detail_basis=None)
+    wrinkled = _fine(proxy, transfer_motion(proxy, Driver(track, proxy=refined), studio.model, settings), studio.model)
+    predicted, bare = (_fine(proxy, each, studio.model) for each in (motion, bare))
+    own, own_bare = performed
+    added, own_added = (wrinkled - bare).energy, (own - own_bare).energy
+    figures = {
+        "with predicted detail instead": pearson(own.energy, predicted.energy),
+        "with the expression alone": pearson(own.energy, bare.energy),
+        "what wrinkles add to the expression": pearson(own_added, added),
+        "what predicted detail adds": pearson(own_added, (predicted - bare).energy),
+        "energy added, result over driver": float(added.mean() / own_added.mean()),
+        "energy added, predicted over driver": float((predicted - bare).energy.mean() / own_added.mean()),
+        "driver's swing, 1/1000": 1000 * float(own.energy.std()),
+        "driver's swing by expression alone": 1000 * float(own_bare.energy.std()),
+        "result's swing": 1000 * float(wrinkled.energy.std()),
+        "result's swing by expression alone": 1000 * float(bare.energy.std()),
+    }
+    if sheets is not None:
+        picked = [*_spread(len(track))[:-1], int(own_added.argmax())]
+        rows = [[BRIGHT * part.normals[k].abs() for k in picked] for part in (own, own_bare, wrinkled, predicted, bare)]
+        write_image(sheets / f"wrinkles_{driver}_{name.split()[1]}.png", contact_sheet(rows, height=224))
+    title = f"{driver}'s wrinkles on {name}: energy of fine normals over time"
+    return _bar(title, pearson(own.energy, wrinkled.energy), "correlation", least=LEAST_WRINKLES, **figures)
 
 
 def still(proxy: HeadProxy, track: HeadTrack, detail: Tensor) -> HeadMotion:
@@ -310,11 +228,6 @@ def still(proxy: HeadProxy, track: HeadTrack, detail: Tensor) -> HeadMotion:
 
 def _fine(proxy: HeadProxy, motion: HeadMotion, model: HeadModel) -> FineNormals:
     return Skin(proxy, model).fine_normals(motion)
-
-
-def _swing(series: Tensor) -> float:
-    """Deviation over time in 1/1000, of squared unit normals."""
-    return 1000 * float(series.std())
 
 
 PARTS = {"real": real_bars, "wrinkles": wrinkle_bars}

@@ -1,4 +1,4 @@
-"""How wrinkled the skin of a posed head is: the fine part of its normals, away from lips, lids and all that moves by itself."""
+"""How wrinkled the skin of a posed head is: the fine part of its normals, away from lips, lids and all that is fine without wrinkles."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from expportrait.proxy.posing import Stage, camera_space
 
 SIDE = 320  # pixels of a square around the head: some 1 mm each
 FINE = 4.0  # pixels, standard deviation of the blur that takes the coarse shape
-MOVING = ("lips", "lids", "eyes", "teeth", "tongue", "ears", "neck", "scalp")
-SKIN, MOST_MOVING = 0.95, 0.05  # of a pixel's region masks: inside the face, and outside all that moves
+OTHER = ("lips", "lids", "eyes", "teeth", "tongue", "nose", "ears", "neck", "scalp")
+SKIN, MOST_OTHER = 0.95, 0.05  # of a pixel's region masks: inside the face, and outside all others
+FACING = 0.5  # least z of a normal: at the outline all is fine
 CHUNK = 8  # frames drawn together
 
 
@@ -48,19 +49,20 @@ class Skin:
     def fine_normals(self, motion) -> FineNormals:
         """Of each frame of a motion in which the head stays still. What lies outside the skin has no part in the blur."""
         vertices = camera_space(self.model, self.proxy, motion)
-        normals, inside = normal_images(self.stage, vertices), self._inside(vertices)
+        normals = normal_images(self.stage, vertices)
+        inside = self._inside(vertices) & (normals[..., 2] > FACING)
         weight = inside[..., None].float()
         coarse = blur(normals * weight, FINE) / blur(weight, FINE).clamp(min=1e-6)
         return FineNormals((normals - coarse) * weight, inside)
 
     def _inside(self, vertices: Tensor) -> Tensor:
-        moving = torch.stack([self.model.regions[name] for name in MOVING]).amax(0)
-        shares = torch.stack([self.model.regions["face"], 1 - moving], 1)[None]
+        other = torch.stack([self.model.regions[name] for name in OTHER]).amax(0)
+        shares = torch.stack([self.model.regions["face"], other], 1)[None]
         masks = []
         for part in vertices.split(CHUNK):
             shot = self.stage.shot(part)
-            face, still = shot.pixels(shares)[0].unbind(-1)
-            masks.append(shot.raster.scatter(((face > SKIN) & (still > 1 - MOST_MOVING)).float()[:, None])[..., 0] > 0)
+            face, elsewhere = shot.pixels(shares)[0].unbind(-1)
+            masks.append(shot.raster.scatter(((face > SKIN) & (elsewhere < MOST_OTHER)).float()[:, None])[..., 0] > 0)
         return torch.cat(masks)
 
 

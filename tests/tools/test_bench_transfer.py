@@ -16,9 +16,10 @@ from expportrait.proxy.landmarks import load_landmarker
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS.parent / "tools"), str(TESTS / "transfer")]
 
-from bench_transfer_real import Performer, _follow_bar, _turn_bars, still  # noqa: E402
+from bench_transfer_real import _follow_bar, _turn_bars, still  # noqa: E402
 from heads import make_proxy, make_track  # noqa: E402
 from transfer_measures import EXPRESSIONS, TURNS, Ruler, detector_noise, pearson, unmirrored  # noqa: E402
+from transfer_studio import Performer  # noqa: E402
 from wrinkle_energy import Skin, blur  # noqa: E402
 
 ACTED = {
