@@ -1,6 +1,6 @@
 """Measures the bars of a stage and prints them as one JSON object; exits 1 if one is not met.
 
-    python tools/bench.py landmarks|fit|raster|render|memory|demo|refine [--data ../shared/data]
+    python tools/bench.py landmarks|fit|raster|render|memory|demo|refine|transfer [--data ../shared/data]
 
 Run it with the environment that run.py makes. Times are ratios or CPU times of one run on this machine.
 """
@@ -59,6 +59,12 @@ def _refine(data: Path) -> list[dict]:
     return refine_bars(data)
 
 
+def _transfer(data: Path) -> list[dict]:
+    from bench_transfer import transfer_bars
+
+    return transfer_bars(data)
+
+
 STAGES = {
     "landmarks": _landmarks,
     "fit": _fit,
@@ -67,6 +73,7 @@ STAGES = {
     "memory": _memory,
     "demo": _demo,
     "refine": _refine,
+    "transfer": _transfer,
 }
 
 
