@@ -32,7 +32,8 @@ class DeformationTransfer:
     As Saito, "Smooth Contact-Aware Facial Blendshapes Transfer", DigiPro 2013, ties lids and lips by virtual triangles,
     here pairs of rim points that touch (at rest or under an expression) keep their distance as a share of the open one, so
     that a lid that closes on the template closes on the target. Unknowns are the control vertices: the result has the
-    smoothness of the subdivision. What no expression moves is pinned.
+    smoothness of the subdivision. What no expression moves is pinned. Lids come no nearer to the eyeballs, at any share of an
+    expression, than those of the template.
 
     The triangles' changes are taken in canonical space at one unit of each expression (or its bound, if that is less) and
     scale with it; the jaw's rotation is left to skinning, which knows the target's joints.
