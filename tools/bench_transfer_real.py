@@ -23,14 +23,13 @@ from transfer_studio import PORTRAITS, Performer, Studio, cut_out
 from wrinkle_energy import FineNormals, Skin
 
 from expportrait.proxy.frames import write_image
-from expportrait.proxy.head_model import HeadModel
 from expportrait.proxy.head_proxy import HeadProxy
 from expportrait.proxy.head_track import HeadTrack
 from expportrait.proxy.refine import RefineSettings, refine_head
 from expportrait.proxy.render import render_maps
 from expportrait.proxy.sheet import contact_sheet
 from expportrait.transfer.motion import HeadMotion
-from expportrait.transfer.neutral import rest_of
+from expportrait.transfer.neutral import quiet_frames, rest_of
 from expportrait.transfer.performance import Driver
 from expportrait.transfer.settings import TransferSettings
 from expportrait.transfer.transfer import transfer_motion
@@ -161,61 +160,69 @@ def _still_head(performer: Performer, target: str, found: dict[str, Tensor]) -> 
 
 
 def wrinkle_bars(data: Path, sheets: Path | None = None) -> list[dict]:
-    """Energy of fine normals over time, of the driver's refined head and of the result, both with a head that stays still."""
+    """Energy of the fine normals' change since rest, over time: of the driver's refined head and of the result, both heads still.
+
+    The energy of the normals themselves is among the figures. It holds products of wrinkles with the relief of a face at rest, and
+    that, being the performer's identity, is not to come over.
+    """
     with torch.inference_mode():
         clips = tuple(name for name in CLIPS if name in WRINKLED or any(f"clip {name}" in to for to in WRINKLED.values()))
         portraits = tuple(name for name in PORTRAITS if any(f"portrait {name}" in to for to in WRINKLED.values()))
         studio = Studio.open(data, clips, portraits)
-        return [bar for name in WRINKLED for bar in _wrinkle_bars(studio, studio.performers[name], sheets)]
+        return [bar for name, to in WRINKLED.items() for bar in _wrinkle_bars(studio, studio.performers[name], to, sheets)]
 
 
-def _wrinkle_bars(studio: Studio, performer: Performer, sheets: Path | None) -> list[dict]:
+def _wrinkle_bars(studio: Studio, performer: Performer, targets: tuple[str, ...], sheets: Path | None) -> list[dict]:
     model, count = studio.model, len(performer.frames)
-    index = torch.linspace(0, count - 1, min(WRINKLE_FRAMES, count)).round().long().unique()
+    index = torch.linspace(0, count - 1, min(WRINKLE_FRAMES, count)).round().long()
     track = dataclasses.replace(performer.track.at(index), fps=performer.track.fps * len(index) / count)
+    neutral = rest_of(track, model).expression
     refined = refine_head(
-        SomeFrames(performer.frames, index), track, model, RefineSettings.of("standard"), neutral=rest_of(track, model).expression
+        SomeFrames(performer.frames, index), track, model, RefineSettings.of("standard"), neutral=neutral
     ).proxy
-    own = _fine(refined, still(refined, track, refined.detail), model)
-    own_bare = _fine(refined, still(refined, track, 0 * refined.detail), model)
-    return [_wrinkle_bar(studio, performer.name, name, track, refined, (own, own_bare), sheets) for name in WRINKLED[performer.name]]
+    calm = quiet_frames(track, model)
+    at_rest = refined.detail[calm].median(0).values.expand_as(refined.detail)
+    own, own_bare = (Skin(refined, model).fine_normals(still(refined, track, detail)) for detail in (refined.detail, at_rest))
+    bars = []
+    for name in targets:
+        skin, settings = Skin(studio.targets[name].proxy, model), TransferSettings(pose_from="source", detail=1.0)
+        motion = transfer_motion(skin.proxy, track, model, settings)
+        plain = dataclasses.replace(motion, detail=None, detail_id=None, detail_basis=None)
+        performed = transfer_motion(skin.proxy, Driver(track, proxy=refined), model, settings)
+        wrinkled, predicted, bare = (skin.fine_normals(each) for each in (performed, motion, plain))
+        title = f"{performer.name}'s wrinkles on {name}: energy of fine normals' change over time"
+        bars.append(_wrinkle_bar(title, calm, own, own_bare, wrinkled, predicted, bare))
+        if sheets is not None:
+            picked = [*_spread(len(track))[:-1], int((own - own_bare).energy.argmax())]
+            rows = [[BRIGHT * part.normals[k].abs() for k in picked] for part in (own, own_bare, wrinkled, predicted, bare)]
+            write_image(sheets / f"wrinkles_{performer.name}_{name.split()[1]}.png", contact_sheet(rows, height=224))
+    return bars
 
 
 def _wrinkle_bar(
-    studio: Studio,
-    driver: str,
-    name: str,
-    track: HeadTrack,
-    refined: HeadProxy,
-    performed: tuple[FineNormals, FineNormals],
-    sheets: Path | None,
+    title: str,
+    calm: Tensor,
+    own: FineNormals,
+    own_bare: FineNormals,
+    wrinkled: FineNormals,
+    predicted: FineNormals,
+    bare: FineNormals,
 ) -> dict:
-    """`performed` is the driver's own refined head, with its detail and without."""
-    proxy, settings = studio.targets[name].proxy, TransferSettings(pose_from="source", detail=1.0)
-    motion = transfer_motion(proxy, track, studio.model, settings)
-    bare = dataclasses.replace(motion, detail=None, detail_id=None, detail_basis=None)
-    wrinkled = _fine(proxy, transfer_motion(proxy, Driver(track, proxy=refined), studio.model, settings), studio.model)
-    predicted, bare = (_fine(proxy, each, studio.model) for each in (motion, bare))
-    own, own_bare = performed
-    added, own_added = (wrinkled - bare).energy, (own - own_bare).energy
+    """The driver with its wrinkles and with those of its rest; the result with the driver's, with predicted ones, and with none."""
+    change, added = own.since(calm).energy, (own - own_bare).energy
     figures = {
-        "with predicted detail instead": pearson(own.energy, predicted.energy),
-        "with the expression alone": pearson(own.energy, bare.energy),
-        "what wrinkles add to the expression": pearson(own_added, added),
-        "what predicted detail adds": pearson(own_added, (predicted - bare).energy),
-        "energy added, result over driver": float(added.mean() / own_added.mean()),
-        "energy added, predicted over driver": float((predicted - bare).energy.mean() / own_added.mean()),
-        "driver's swing, 1/1000": 1000 * float(own.energy.std()),
-        "driver's swing by expression alone": 1000 * float(own_bare.energy.std()),
-        "result's swing": 1000 * float(wrinkled.energy.std()),
-        "result's swing by expression alone": 1000 * float(bare.energy.std()),
+        "with predicted detail instead": pearson(change, predicted.since(calm).energy),
+        "with the expression alone": pearson(change, bare.since(calm).energy),
+        "what wrinkles add to the expression": pearson(added, (wrinkled - bare).energy),
+        "energy that they add, result over driver": float((wrinkled - bare).energy.mean() / added.mean()),
+        "energy that predicted detail adds": float((predicted - bare).energy.mean() / added.mean()),
+        "energy of the driver's change, 1/1000": 1000 * float(change.mean()),
+        "of the result's": 1000 * float(wrinkled.since(calm).energy.mean()),
+        "of the result's by expression alone": 1000 * float(bare.since(calm).energy.mean()),
+        "normals themselves": pearson(own.energy, wrinkled.energy),
+        "normals themselves by expression alone": pearson(own.energy, bare.energy),
     }
-    if sheets is not None:
-        picked = [*_spread(len(track))[:-1], int(own_added.argmax())]
-        rows = [[BRIGHT * part.normals[k].abs() for k in picked] for part in (own, own_bare, wrinkled, predicted, bare)]
-        write_image(sheets / f"wrinkles_{driver}_{name.split()[1]}.png", contact_sheet(rows, height=224))
-    title = f"{driver}'s wrinkles on {name}: energy of fine normals over time"
-    return _bar(title, pearson(own.energy, wrinkled.energy), "correlation", least=LEAST_WRINKLES, **figures)
+    return _bar(title, pearson(change, wrinkled.since(calm).energy), "correlation", least=LEAST_WRINKLES, **figures)
 
 
 def still(proxy: HeadProxy, track: HeadTrack, detail: Tensor) -> HeadMotion:
@@ -224,10 +231,6 @@ def still(proxy: HeadProxy, track: HeadTrack, detail: Tensor) -> HeadMotion:
     joints[:, :3] = proxy.source_joints[:3]
     place = proxy.source_translation.repeat(len(track), 1)
     return HeadMotion(track.model_id, track.expression, joints, place, track.valid, track.fps, detail, proxy.detail_id)
-
-
-def _fine(proxy: HeadProxy, motion: HeadMotion, model: HeadModel) -> FineNormals:
-    return Skin(proxy, model).fine_normals(motion)
 
 
 PARTS = {"real": real_bars, "wrinkles": wrinkle_bars}

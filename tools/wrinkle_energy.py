@@ -32,6 +32,10 @@ class FineNormals:
         inside = self.inside & other.inside
         return FineNormals((self.normals - other.normals) * inside[..., None], inside)
 
+    def since(self, calm: Tensor) -> FineNormals:
+        """What has changed since the frames `calm` [N], taken together. A face's own relief, which is no wrinkle, drops out."""
+        return self - FineNormals(self.normals[calm].mean(0)[None], self.inside[calm].all(0)[None])
+
     @property
     def energy(self) -> Tensor:
         """Mean square [T] over the pixels that show skin in all frames."""
