@@ -87,12 +87,7 @@ class Ruler:
             "gaze x": (eyes[0][1] + eyes[1][1]) / 2,
             "gaze y": (eyes[0][2] + eyes[1][2]) / 2,
         }
-        angles = {
-            "pitch": -rotation[:, 1, 2].clamp(-1, 1).asin(),
-            "yaw": torch.atan2(rotation[:, 0, 2], rotation[:, 2, 2]),
-            "roll": torch.atan2(rotation[:, 1, 0], rotation[:, 1, 1]),
-        }
-        return {k: 100 * v for k, v in lengths.items()} | {k: v * (180 / math.pi) for k, v in angles.items()}
+        return {name: 100 * length for name, length in lengths.items()} | turns_of(rotation)
 
     def _eye(self, at: Tensor, side: str) -> tuple[Tensor, Tensor, Tensor]:
         """Opening of one eye, and where its iris is across and above the line of its corners, in shares of its width."""
@@ -104,6 +99,16 @@ class Ruler:
         opening = ((_mean(at, UPPER_LIDS[side]) - _mean(at, LOWER_LIDS[side]))[:, :2] * above).sum(1)
         iris = (at[:, IRIS[side], :2] - (start + end) / 2) / width
         return opening, (iris * along).sum(1), (iris * above).sum(1)
+
+
+def turns_of(rotation: Tensor) -> dict[str, Tensor]:
+    """TURNS [T] in degrees of rotations [T, 3, 3] from the head's frame to the camera's: roll first, then pitch, then yaw."""
+    angles = (
+        -rotation[:, 1, 2].clamp(-1, 1).asin(),
+        torch.atan2(rotation[:, 0, 2], rotation[:, 2, 2]),
+        torch.atan2(rotation[:, 1, 0], rotation[:, 1, 1]),
+    )
+    return {name: angle * (180 / math.pi) for name, angle in zip(TURNS, angles)}
 
 
 def _mean(at: Tensor, points: tuple[int, ...]) -> Tensor:

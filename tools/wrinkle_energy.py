@@ -2,72 +2,66 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
-from refine_metrics import normal_images
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, normalize, pad
 
 from expportrait.proxy.head_model import HeadModel
 from expportrait.proxy.head_proxy import HeadProxy
-from expportrait.proxy.posing import Stage, camera_space
+from expportrait.proxy.posing import SourcePose, Stage, camera_space
 
 SIDE = 320  # pixels of a square around the head: some 1 mm each
 FINE = 4.0  # pixels, standard deviation of the blur that takes the coarse shape
 OTHER = ("lips", "lids", "eyes", "teeth", "tongue", "nose", "ears", "neck", "scalp")
 SKIN, MOST_OTHER = 0.95, 0.05  # of a pixel's region masks: inside the face, and outside all others
 FACING = 0.5  # least z of a normal: at the outline all is fine
-CHUNK = 8  # frames drawn together
-
-
-@dataclasses.dataclass(frozen=True)
-class FineNormals:
-    """Normals minus their blur, of the face's still skin."""
-
-    normals: Tensor  # [T, H, W, 3], 0 outside
-    inside: Tensor  # [T, H, W] bool: the skin
-
-    def __sub__(self, other: FineNormals) -> FineNormals:
-        inside = self.inside & other.inside
-        return FineNormals((self.normals - other.normals) * inside[..., None], inside)
-
-    def since(self, calm: Tensor) -> FineNormals:
-        """What has changed since the frames `calm` [N], taken together. A face's own relief, which is no wrinkle, drops out."""
-        return self - FineNormals(self.normals[calm].mean(0)[None], self.inside[calm].all(0)[None])
-
-    @property
-    def energy(self) -> Tensor:
-        """Mean square [T] over the pixels that show skin in all frames."""
-        return self.normals.square().sum(-1)[:, self.inside.all(0)].mean(1)
+CHUNK = 16  # frames at once
 
 
 class Skin:
-    """A proxy's head in the camera of its source picture, cut out around it."""
+    """The P pixels in which the source's camera sees the skin of a proxy's face at rest.
+
+    The normals of every frame are drawn where their skin is at rest: a face's own relief that a jaw carries along is no wrinkle.
+    """
 
     def __init__(self, proxy: HeadProxy, model: HeadModel):
         x, y, width, height = proxy.crop
         self.proxy, self.model = proxy, model
-        self.stage = Stage(model, proxy.camera.viewport(x, y, width, height, SIDE, SIDE))
+        stage = Stage(model, proxy.camera.viewport(x, y, width, height, SIDE, SIDE))
+        rest = SourcePose(proxy.neutral[None], proxy.source_joints[None], proxy.source_translation[None])
+        self.shot = stage.shot(camera_space(model, proxy, rest))
+        other = torch.stack([model.regions[name] for name in OTHER]).amax(0)
+        face, elsewhere, facing = self.shot.pixels(model.regions["face"][None, :, None], other[None, :, None], self.shot.normals[..., 2:])
+        self.inside = ((face > SKIN) & (elsewhere < MOST_OTHER) & (facing > FACING))[:, 0]  # [covered pixels]
 
-    def fine_normals(self, motion) -> FineNormals:
-        """Of each frame of a motion in which the head stays still. What lies outside the skin has no part in the blur."""
-        vertices = camera_space(self.model, self.proxy, motion)
-        normals = normal_images(self.stage, vertices)
-        inside = self._inside(vertices) & (normals[..., 2] > FACING)
-        weight = inside[..., None].float()
-        coarse = blur(normals * weight, FINE) / blur(weight, FINE).clamp(min=1e-6)
-        return FineNormals((normals - coarse) * weight, inside)
+    def fine_normals(self, motion) -> Tensor:
+        """Normals minus their Gaussian blur [T, P, 3] of a motion in which the head stays still. Other pixels have no part in the blur."""
+        weight = self.inside[:, None].float()
+        share = blur(self.shot.raster.scatter(weight), FINE).flatten(0, 2)[self.shot.raster.pixels].clamp(min=1e-6)
+        parts = []
+        for start in range(0, len(motion), CHUNK):
+            normals = self.model.vertex_normals(camera_space(self.model, self.proxy, motion, start, start + CHUNK))
+            (drawn,) = self.shot.pixels(normals.transpose(0, 1).flatten(1)[None])
+            drawn = normalize(drawn.unflatten(1, (-1, 3)), dim=-1).flatten(1)
+            coarse = blur(self.shot.raster.scatter(drawn * weight), FINE).flatten(0, 2)[self.shot.raster.pixels] / share
+            parts.append((drawn - coarse)[self.inside].unflatten(1, (-1, 3)))
+        return torch.cat(parts, dim=1).transpose(0, 1)
 
-    def _inside(self, vertices: Tensor) -> Tensor:
-        other = torch.stack([self.model.regions[name] for name in OTHER]).amax(0)
-        shares = torch.stack([self.model.regions["face"], other], 1)[None]
-        masks = []
-        for part in vertices.split(CHUNK):
-            shot = self.stage.shot(part)
-            face, elsewhere = shot.pixels(shares)[0].unbind(-1)
-            masks.append(shot.raster.scatter(((face > SKIN) & (elsewhere < MOST_OTHER)).float()[:, None])[..., 0] > 0)
-        return torch.cat(masks)
+    def picture(self, values: Tensor) -> Tensor:
+        """Values [P, C] in their places [SIDE, SIDE, C], 0 elsewhere."""
+        covered = values.new_zeros(len(self.inside), values.shape[1])
+        covered[self.inside] = values
+        return self.shot.raster.scatter(covered)[0]
+
+
+def since(fine: Tensor, calm: Tensor) -> Tensor:
+    """What has changed in fine normals [T, P, 3] since the frames `calm` [N], taken together."""
+    return fine - fine[calm].mean(0)
+
+
+def energy(fine: Tensor) -> Tensor:
+    """Mean square [T] of fine normals [T, P, 3] over the pixels."""
+    return fine.square().sum(-1).mean(1)
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
