@@ -37,7 +37,7 @@ class SaveMotion(io.ComfyNode):
             node_id="ExpPortraitSaveMotion",
             display_name="Save Head Motion",
             category=CATEGORY,
-            description="Saves a motion as a small safetensors file in the output folder.",
+            description="Saves a motion as a safetensors file in the output folder: some kilobytes, and some megabytes of detail.",
             inputs=[HEAD_MOTION.Input("head_motion", tooltip="The motion to save."), _prefix("motion")],
             is_output_node=True,
         )

@@ -128,7 +128,9 @@ def model_landmarks(model: HeadModel, identity: Tensor, expression: Tensor, join
 
 def _stencil_rows(stencil: Tensor, rows: Tensor) -> Tensor:
     """Rows [R] of the sparse stencil [V, C] as a sparse [R, C]."""
-    return stencil.index_select(0, rows)
+    # Its threads write in place, and inference mode is a matter of each thread.
+    with torch.inference_mode(False), torch.no_grad():
+        return stencil.index_select(0, rows.clone())
 
 
 def _mix(coefficients: Tensor, basis: Tensor) -> Tensor:

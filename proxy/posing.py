@@ -40,14 +40,14 @@ def check_models(model: HeadModel, *parts) -> None:
 def output_camera(camera: Camera, width: int | None = None, height: int | None = None) -> Camera:
     """The source's camera for an output picture: the whole source frame fits inside, centred, the rest lies around it.
 
-    With one side given the other keeps the source's aspect; with none the output has the source's size, its longer side no
-    more than DEFAULT_SIDE. Raises ValueError for a side outside MIN_SIDE..MAX_SIDE.
+    With one side given the other keeps the source's aspect, to an even number of pixels, as video files want it; with none the
+    output has the source's size, its longer side no more than DEFAULT_SIDE. Raises ValueError for a side outside MIN_SIDE..MAX_SIDE.
     """
     if width is None and height is None:
         shrink = min(1.0, DEFAULT_SIDE / max(camera.width, camera.height))
         width, height = round(camera.width * shrink), round(camera.height * shrink)
-    width = round(height * camera.width / camera.height) if width is None else width
-    height = round(width * camera.height / camera.width) if height is None else height
+    width = 2 * round(height * camera.width / camera.height / 2) if width is None else width
+    height = 2 * round(width * camera.height / camera.width / 2) if height is None else height
     if not (MIN_SIDE <= width <= MAX_SIDE and MIN_SIDE <= height <= MAX_SIDE):
         raise ValueError(f"cannot render {width} x {height} pixels; choose sides of {MIN_SIDE} to {MAX_SIDE} pixels")
     scale = min(width / camera.width, height / camera.height)

@@ -18,6 +18,7 @@ import torch
 from bench import DATA
 from bench_transfer_real import real_bars, wrinkle_bars
 from measure_contact import lid_gap, lip_gap, pierced
+from synthetic_head import waves
 from torch import Tensor
 from transfer_pairs import Pair, known_pairs
 
@@ -40,6 +41,8 @@ LEAST_GAIN = 0.75  # of the coefficient copy's error
 MOST_LID_GAP, MOST_LIP_GAP, SHARE = 0.3, 0.5, 0.95  # millimetres, and share of the pairs
 PAIRS, IDENTITY_SIGMA = 200, 0.8
 LEAST_RATE = 200.0  # frames per second on two cores
+LEFT_OPEN, PARTED = 0.25, 0.03  # of a blink and of jawOpen: what a fit may leave
+RELIEF = 0.0007  # metres RMS of a target's displacement
 IDENTITIES = 12  # drivers that the identity bar tries
 SPEED_FRAMES, CHUNK = 1000, 32
 JAW, EYES = JOINTS.index("jaw"), tuple(JOINTS.index(name) for name in ("left_eye", "right_eye"))
@@ -154,11 +157,12 @@ def coefficient_copy(target: HeadProxy, driver: HeadTrack) -> HeadMotion:
 
 
 def contact_bars(data: Path) -> list[dict]:
-    """Gaps by rendering, over random pairs of persons, in a blink and in pressed, closed and puckered lips of the driver."""
+    """Gaps by rendering, over random pairs of persons: a blink as fits see it, up to a quarter open, and lips that are sealed on the
+    driver's own head. The targets' skin is displaced, as a refinement does it."""
     model, generator = load_head_model(), torch.Generator().manual_seed(2)
     lids, lips, teeth, before_lids, before_lips, before_teeth = ([] for _ in range(6))
     for _ in range(PAIRS):
-        proxy, driver = _random_proxy(model, generator), _closing_track(model, generator)
+        proxy, driver = _displaced(_random_proxy(model, generator), model, generator), _sealed_track(model, generator)
         rest = Rest(driver.expression[0], driver.joints[0], driver.translation[0])
         for contact, (lid, lip, tooth) in ((True, (lids, lips, teeth)), (False, (before_lids, before_lips, before_teeth))):
             settings = TransferSettings(pose_from="none", contact=contact)
@@ -185,6 +189,22 @@ def contact_bars(data: Path) -> list[dict]:
     return bars
 
 
+def _displaced(proxy: HeadProxy, model: HeadModel, generator: torch.Generator) -> HeadProxy:
+    """A proxy whose face is displaced by smooth waves, as a refinement would."""
+    rest = model.canonical(proxy.identity[None], proxy.neutral[None])
+    relief = RELIEF * waves(rest[0], (0.02, 0.08), generator) * model.regions["face"]
+    return dataclasses.replace(proxy, displacement=relief[:, None] * model.vertex_normals(rest)[0])
+
+
+def _sealed_track(model: HeadModel, generator: torch.Generator) -> HeadTrack:
+    """The next random driver whose lips are sealed as a camera sees them."""
+    while True:
+        track = _closing_track(model, generator)
+        head = model.forward(track.identity[None], track.expression[2:], track.joints[2:])
+        if 1e3 * float(lip_gap(model, head)) <= MOST_LIP_GAP:
+            return track
+
+
 def _closing_track(model: HeadModel, generator: torch.Generator) -> HeadTrack:
     """A random person at rest, blinking, and with lips that one of several expressions seals."""
     track = _random_track(model, generator, frames=3)
@@ -195,7 +215,8 @@ def _closing_track(model: HeadModel, generator: torch.Generator) -> HeadTrack:
         for name, amount in amounts.items():
             expression[frame, names.index(name)] = amount
 
-    act(1, eyeBlinkLeft=1.0, eyeBlinkRight=1.0, mouthSmileLeft=0.5, mouthSmileRight=0.5)
+    blink = 1 - LEFT_OPEN * float(torch.rand(1, generator=generator))
+    act(1, eyeBlinkLeft=blink, eyeBlinkRight=blink, mouthSmileLeft=0.5, mouthSmileRight=0.5)
     kinds = (
         {},
         {"mouthPressLeft": 0.6, "mouthPressRight": 0.6},
@@ -205,6 +226,7 @@ def _closing_track(model: HeadModel, generator: torch.Generator) -> HeadTrack:
         {"mouthFrownLeft": 0.7, "mouthFrownRight": 0.7},
     )
     act(2, **kinds[int(torch.randint(len(kinds), (1,), generator=generator))])
+    act(2, jawOpen=PARTED * float(torch.rand(1, generator=generator)))
     return dataclasses.replace(track, expression=expression, joints=torch.zeros_like(track.joints))
 
 

@@ -11,7 +11,8 @@ from .contact_points import PersonPoints, neutral_of
 from .contact_rims import Rims, find_rims, joined_table
 from .contact_solids import eyeballs
 
-LIDS_SHUT, LIDS_OPEN = 0.15, 0.35  # of the opening at rest: fits leave closed eyes a little open
+# Of the opening at rest. Fits, and the landmarks under them, leave eyes that are shut in a blink up to a third open.
+LIDS_SHUT, LIDS_OPEN = 0.35, 0.5
 LEAST_OPENING = 0.2  # of the eye's width: what a rest that is nearly shut (a sleeper) counts as
 LIPS_SHUT, LIPS_OPEN = 0.018, 0.055  # of the mouth's width
 CHUNK = 256  # frames at once
@@ -29,7 +30,7 @@ def closure(
     """Closure of a performer's lids [T, 2] (left, right eye) and lips [T, N] (columns from right to left); 1 is shut, 0 is open.
 
     expression [T, E], joints [T, J, 3]; the same at rest: [E], [J, 3]; identity [I] (the mean person if not given),
-    displacement [V, 3]. A lid is shut when its widest gap is below 15 % of that at rest, and has no say above 35 %; lips count in
+    displacement [V, 3]. A lid is shut when its widest gap is below 35 % of that at rest, and has no say above 50 %; lips count in
     parts of the mouth's width. None if the model's rims are not to be found.
     """
     rims = find_rims(model)

@@ -12,6 +12,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from ..proxy.rotation import to_matrix, to_rotvec
+from .detail import Detail
 from .motion import HeadMotion
 
 LoopMode = Literal["cross-fade", "there and back"]
@@ -55,8 +56,9 @@ def loop(motion: HeadMotion, times: int = 2, blend: int = 8, mode: LoopMode = "c
 def concatenate(motions: Sequence[HeadMotion], blend: int = 8) -> HeadMotion:
     """Motions one after the other, with the first one's frames per second: the others are retimed to it.
 
-    Neighbours overlap by `blend` frames of cross-fade, at most half of the shorter one; 0 is a hard cut. Detail is kept only
-    where all motions have it, for the same proxy and on the same fields; else it is dropped, and follows the expression again.
+    Neighbours overlap by `blend` frames of cross-fade, at most half of the shorter one; 0 is a hard cut. Detail is kept
+    where all motions have it for the same proxy, all on fields of their own or all on those of the proxy; else it is dropped, and
+    follows the expression again.
     Raises ValueError if there is no motion, one has no frame, or they were made with different head models.
     """
     if not motions:
@@ -69,9 +71,7 @@ def concatenate(motions: Sequence[HeadMotion], blend: int = 8) -> HeadMotion:
                 f"motion {place} was made with head model {other.model_id}, but motion 1 with {first.model_id}; "
                 f"transfer both to one person first"
             )
-    if not all(_same_detail(first, other) for other in motions):
-        motions = [dataclasses.replace(m, detail=None, detail_id=None, detail_basis=None) for m in motions]
-    motions = [retime(m.to(first.expression.device), first.fps) for m in motions]
+    motions = [retime(m, first.fps) for m in _with_shared_fields([m.to(first.expression.device) for m in motions])]
     parts = [motions[0]]
     for previous, other in zip(motions, motions[1:]):
         fade, before = min(_fade(blend), len(previous) // 2, len(other) // 2), parts.pop()
@@ -153,12 +153,22 @@ def _cross_fade(before: HeadMotion, after: HeadMotion) -> HeadMotion:
     )
 
 
-def _same_detail(first: HeadMotion, other: HeadMotion) -> bool:
-    if first.detail is None or other.detail is None or first.detail_id != other.detail_id:
-        return first.detail is None and other.detail is None
-    if first.detail_basis is None or other.detail_basis is None:
-        return first.detail_basis is None and other.detail_basis is None
-    return torch.equal(first.detail_basis, other.detail_basis.to(first.detail_basis.device))
+def _with_shared_fields(motions: Sequence[HeadMotion]) -> list[HeadMotion]:
+    """The motions with their detail counting one set of fields; without detail where that cannot be."""
+    first = motions[0]
+    of_one_proxy = first.detail is not None and all(m.detail_id == first.detail_id for m in motions)
+    own = [m.detail_basis is not None for m in motions]
+    if not of_one_proxy or any(own) != all(own):
+        return [dataclasses.replace(m, detail=None, detail_id=None, detail_basis=None) for m in motions]
+    if not all(own) or all(torch.equal(m.detail_basis, first.detail_basis) for m in motions):
+        return list(motions)
+    counts = [m.detail.shape[1] for m in motions]
+    blocks = [
+        torch.nn.functional.pad(m.detail, (sum(counts[:k]), sum(counts[k + 1 :]))) for k, m in enumerate(motions)
+    ]  # each on its own fields among all
+    shared = Detail(torch.cat([m.detail_basis for m in motions]), torch.cat(blocks)).shortened()
+    details = shared.coefficients.split([len(m) for m in motions])
+    return [dataclasses.replace(m, detail=d, detail_basis=shared.fields) for m, d in zip(motions, details)]
 
 
 def _join(parts: Sequence[HeadMotion]) -> HeadMotion:

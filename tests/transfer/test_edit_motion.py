@@ -89,14 +89,27 @@ def test_concatenate_retimes_to_the_first(generator):
     assert torch.equal(joined.expression[20:], fast.expression[::2])
 
 
-def test_detail_is_kept_only_on_the_same_fields(generator):
+def test_motions_on_different_fields_get_shared_ones(generator):
+    """As two transfers onto one person have them: each keeps its displacements."""
     motion = make_motion(generator, frames=10)
-    other_fields = dataclasses.replace(motion, detail_basis=motion.detail_basis + 1e-4)
+    other = dataclasses.replace(motion.select([3, 1, 4]), detail_basis=motion.detail_basis.flip(1) + 1e-4)
+
+    def shown(one):
+        return torch.einsum("tk,kvx->tvx", one.detail, one.detail_basis)
+
+    joined = concatenate([motion, other], blend=0)
+    assert joined.detail_id == motion.detail_id
+    expected = torch.cat([shown(motion), shown(other)])
+    assert (shown(joined) - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+def test_detail_is_kept_only_of_one_proxy(generator):
+    motion = make_motion(generator, frames=10)
     other_person = dataclasses.replace(motion, detail_id="else")
     no_detail = dataclasses.replace(motion, detail=None, detail_id=None, detail_basis=None)
     copy = dataclasses.replace(motion, detail_basis=motion.detail_basis.clone())
     assert concatenate([motion, copy]).detail is not None
-    for other in (other_fields, other_person, no_detail, dataclasses.replace(motion, detail_basis=None)):
+    for other in (other_person, no_detail, dataclasses.replace(motion, detail_basis=None)):
         joined = concatenate([motion, other])
         assert joined.detail is None and joined.detail_id is None and joined.detail_basis is None
 
