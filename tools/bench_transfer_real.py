@@ -115,8 +115,9 @@ def _spread(count: int) -> list[int]:
 def apart_bars(studio: Studio) -> list[dict]:
     """The source's expression on a head that turns, and the driver's expression on a head that stays still.
 
-    The clips' heads hardly turn, so the pose is that of a clip with a turn put in, which is then known without a detector. The noise
-    of what should stay still is what the detector reads from the mesh, drawn alone: that stays still by construction.
+    The clips' heads hardly turn, so the pose is that of a clip with a turn put in, which is then known without a detector. What
+    should stay still stays so on the mesh by construction. What the detector reads from it, drawn alone, is noise, and so is what
+    it reads otherwise from a mirrored clip.
     """
     first = next(iter(studio.performers.values()))
     turner = dataclasses.replace(first, track=turned(first.track))
@@ -139,7 +140,7 @@ def pose_alone_bars(studio: Studio, turner: Performer, target: str) -> list[dict
     found, alone = studio.read(images, studio.targets[target].proxy), _read_alone(studio, target, motion)
     root, _, head = to_matrix(turner.track.joints[turner.shown, :3]).unbind(1)
     true = turns_of(root @ head)
-    ratios = {name: float(found[name].std() / alone[name].std()) for name in EXPRESSIONS}
+    ratios = {name: float(found[name].std()) / _noise(turner, alone, name) for name in EXPRESSIONS}
     seen = {name: pearson(true[name], found[name]) for name in TURNS}
     title = f"a turning head's pose alone on {target}"
     return [
@@ -151,8 +152,7 @@ def pose_alone_bars(studio: Studio, turner: Performer, target: str) -> list[dict
 def expression_alone_bars(studio: Studio, performer: Performer, target: str) -> list[dict]:
     motion, images = studio.act(performer, studio.targets[target], TransferSettings(pose_from="source"))
     found, alone = studio.read(images, studio.targets[target].proxy), _read_alone(studio, target, motion)
-    noise = {name: (float(alone[name].var()) + performer.noise[name] ** 2) ** 0.5 for name in TURNS}
-    ratios = {name: float(found[name].std()) / noise[name] for name in TURNS}
+    ratios = {name: float(found[name].std()) / _noise(performer, alone, name) for name in TURNS}
     seen = {name: performer.correlation(name, found) for name in EXPRESSIONS if performer.varies(name, LEAST[name])}
     beyond = [value - LEAST[name] for name, value in seen.items()]
     title = f"{performer.name}'s expression alone on {target}"
@@ -160,6 +160,11 @@ def expression_alone_bars(studio: Studio, performer: Performer, target: str) -> 
         _bar(f"{title}: deviation of the head's turns", max(ratios.values()), "of the noise, largest", most=1.0, **ratios),
         _bar(f"{title}: measures", min(beyond, default=0.0), "correlation beyond what is asked, worst", least=0.0, **seen),
     ]
+
+
+def _noise(performer: Performer, alone: dict[str, Tensor], name: str) -> float:
+    """Of a measure: what moves with the head or the face though it should not, and the error of one reading of a film."""
+    return (float(alone[name].var()) + performer.noise[name] ** 2) ** 0.5
 
 
 def _read_alone(studio: Studio, target: str, motion: HeadMotion) -> dict[str, Tensor]:
@@ -173,10 +178,9 @@ def _read_alone(studio: Studio, target: str, motion: HeadMotion) -> dict[str, Te
 
 
 def wrinkle_bars(data: Path, sheets: Path | None = None) -> list[dict]:
-    """Energy of the fine normals' change since rest, over time: of the driver's refined head and of the result, both heads still.
+    """Energy of fine normals over time, of the driver's refined head and of the result, both heads still.
 
-    The energy of the normals themselves is among the figures. It holds products of wrinkles with the relief of a face at rest, and
-    that, being the performer's identity, is not to come over.
+    The expression alone already bends skin in step with the driver's wrinkles. So what wrinkles add to it is compared too.
     """
     with torch.inference_mode():
         clips = tuple(name for name in CLIPS if name in WRINKLED or any(f"clip {name}" in to for to in WRINKLED.values()))
@@ -204,7 +208,7 @@ def _wrinkle_bars(studio: Studio, performer: Performer, targets: tuple[str, ...]
         plain = dataclasses.replace(motion, detail=None, detail_id=None, detail_basis=None)
         performed = transfer_motion(skin.proxy, Driver(track, proxy=refined), model, settings)
         wrinkled, predicted, bare = (skin.fine_normals(each) for each in (performed, motion, plain))
-        title = f"{performer.name}'s wrinkles on {name}: energy of fine normals' change over time"
+        title = f"{performer.name}'s wrinkles on {name}: energy of fine normals over time"
         bars.append(_wrinkle_bar(title, calm, own, own_bare, wrinkled, predicted, bare))
         if sheets is not None:
             picked = [*_spread(len(track))[:-1], int(energy(own - own_bare).argmax())]
@@ -224,20 +228,20 @@ def _wrinkle_bar(
     bare: Tensor,
 ) -> dict:
     """The driver with its wrinkles and with those of its rest; the result with the driver's, with predicted ones, and with none."""
-    change, added = energy(since(own, calm)), energy(own - own_bare)
+    performed, change, added = energy(own), energy(since(own, calm)), energy(own - own_bare)
     figures = {
-        "with predicted detail instead": pearson(change, energy(since(predicted, calm))),
-        "with the expression alone": pearson(change, energy(since(bare, calm))),
+        "with predicted detail instead": pearson(performed, energy(predicted)),
+        "with the expression alone": pearson(performed, energy(bare)),
+        "change since rest": pearson(change, energy(since(wrinkled, calm))),
+        "change since rest by expression alone": pearson(change, energy(since(bare, calm))),
         "what wrinkles add to the expression": pearson(added, energy(wrinkled - bare)),
         "energy that they add, result over driver": float(energy(wrinkled - bare).mean() / added.mean()),
         "energy that predicted detail adds": float(energy(predicted - bare).mean() / added.mean()),
         "energy of the driver's change, 1/1000": 1000 * float(change.mean()),
         "of the result's": 1000 * float(energy(since(wrinkled, calm)).mean()),
         "of the result's by expression alone": 1000 * float(energy(since(bare, calm)).mean()),
-        "normals themselves": pearson(energy(own), energy(wrinkled)),
-        "normals themselves by expression alone": pearson(energy(own), energy(bare)),
     }
-    return _bar(title, pearson(change, energy(since(wrinkled, calm))), "correlation", least=LEAST_WRINKLES, **figures)
+    return _bar(title, pearson(performed, energy(wrinkled)), "correlation", least=LEAST_WRINKLES, **figures)
 
 
 def still(proxy: HeadProxy, track: HeadTrack, detail: Tensor) -> HeadMotion:
