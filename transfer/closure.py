@@ -14,7 +14,7 @@ from .contact_solids import eyeballs
 # Of the opening at rest. Fits, and the landmarks under them, leave eyes that are shut in a blink up to a third open.
 LIDS_SHUT, LIDS_OPEN = 0.35, 0.5
 LEAST_OPENING = 0.2  # of the eye's width: what a rest that is nearly shut (a sleeper) counts as
-LIPS_SHUT, LIPS_OPEN = 0.018, 0.055  # of the mouth's width
+LIPS_SHUT, LIPS_OPEN = 0.012, 0.035  # of the mouth's width
 CHUNK = 256  # frames at once
 
 
