@@ -40,8 +40,8 @@ def transfer_motion(
 ) -> HeadMotion:
     """Moves the driver's expression and head pose onto the proxy's head.
 
-    Relative: expression (and jaw and gaze) = target at rest + gains (driver - driver at rest), within the model's bounds;
-    world rotations of neck and head are multiplied by the driver's rotations relative to its rest. Absolute: the driver's
+    Relative: expression (and jaw and gaze) = target at rest + gains (driver - driver at rest), within the model's bounds or as far
+    below them as the driver may fall below its rest; world rotations of neck and head are multiplied by the driver's rotations relative to its rest. Absolute: the driver's
     expression and rotations as they are. Sideways movement is taken over in metres, distance as a ratio, both relative to the
     rest. Expression or pose from "source" are those of the source picture. Joint positions come from the target's own
     identity, so a head that only changes expression stays where it is.
@@ -99,8 +99,11 @@ def _expression(
     away = expression - actor.rest.expression if relative else expression
     moved = settings.expression_strength * scale_expression(away, gains, model)
     low, high = model.expression_bounds.to(expression).unbind(-1)
-    acted = torch.minimum(torch.maximum(proxy.neutral + moved if relative else moved, low), high)
-    return torch.lerp(source, acted, settings.share)
+    if relative:
+        # What a fit holds for this driver's rest may fall to its bound, and by as much below it on a target whose rest lacks it.
+        low = torch.minimum(low, proxy.neutral + low - actor.rest.expression)
+        moved = proxy.neutral + moved
+    return torch.lerp(source, torch.minimum(torch.maximum(moved, low), high), settings.share)
 
 
 def _joints(

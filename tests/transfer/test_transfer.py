@@ -78,9 +78,19 @@ def test_expression_stays_in_bounds_and_distance_is_a_ratio(model, generator):
     rest = rest_of(track, model)
     motion = transfer_motion(proxy, track, model, plain(expression_strength=9.0))
     low, high = model.expression_bounds.unbind(-1)
-    assert (motion.expression >= low).all() and (motion.expression <= high).all()
+    freed = torch.minimum(low, proxy.neutral + low - rest.expression)
+    assert (motion.expression >= freed - 1e-6).all() and (motion.expression <= high).all()
     ratio = motion.translation[:, 2] / proxy.source_translation[2]
     assert torch.allclose(ratio, track.translation[:, 2] / rest.translation[2], atol=1e-5)
+
+
+def test_what_a_driver_loses_of_its_rest_a_target_loses_too(model, generator):
+    """A fit's constant 0.6 that falls to 0 moves a target by as much whose own rest has 0.1 of it."""
+    proxy, track = make_proxy(model, generator), make_track(model, generator, frames=4)
+    rest = Rest(torch.full_like(proxy.neutral, 0.6), track.joints[0], track.translation[0])
+    fallen = dataclasses.replace(track, expression=torch.zeros_like(track.expression))
+    motion = transfer_motion(proxy, Driver(fallen, rest), model, plain())
+    assert torch.allclose(motion.expression, (proxy.neutral - 0.6).expand_as(motion.expression))
 
 
 def test_an_open_mouth_in_the_picture_is_no_rest(model, generator):
