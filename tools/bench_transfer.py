@@ -42,7 +42,7 @@ MOST_LID_GAP, MOST_LIP_GAP, SHARE = 0.3, 0.5, 0.95  # millimetres, and share of 
 PAIRS, IDENTITY_SIGMA = 200, 0.8
 LEAST_RATE = 200.0  # frames per second on two cores
 LEFT_OPEN, PARTED = 0.25, 0.03  # of a blink and of jawOpen: what a fit may leave
-RELIEF = 0.0007  # metres RMS of a target's displacement
+RELIEF = 0.0007  # metres RMS of a target's displacement along each axis
 IDENTITIES = 12  # drivers that the identity bar tries
 SPEED_FRAMES, CHUNK = 1000, 32
 JAW, EYES = JOINTS.index("jaw"), tuple(JOINTS.index(name) for name in ("left_eye", "right_eye"))
@@ -190,10 +190,10 @@ def contact_bars(data: Path) -> list[dict]:
 
 
 def _displaced(proxy: HeadProxy, model: HeadModel, generator: torch.Generator) -> HeadProxy:
-    """A proxy whose face is displaced by smooth waves, as a refinement would."""
-    rest = model.canonical(proxy.identity[None], proxy.neutral[None])
-    relief = RELIEF * waves(rest[0], (0.02, 0.08), generator) * model.regions["face"]
-    return dataclasses.replace(proxy, displacement=relief[:, None] * model.vertex_normals(rest)[0])
+    """A proxy whose face is displaced smoothly, as a refinement's static field does it."""
+    rest = model.canonical(proxy.identity[None], proxy.neutral[None])[0]
+    shift = torch.stack([RELIEF * waves(rest, (0.04, 0.12), generator) for _ in range(3)], dim=1)
+    return dataclasses.replace(proxy, displacement=shift * model.regions["face"][:, None])
 
 
 def _sealed_track(model: HeadModel, generator: torch.Generator) -> HeadTrack:
