@@ -21,7 +21,7 @@ from .jaw import jaw_range, limit_jaw
 
 PASSES = 2
 OVERLAP = 0.0003  # metres by which shut rims overlap: the gap between two columns is never quite that at them
-LIDS_CROSSED, LIPS_CROSSED = 0.0006, 0.005  # metres that one rim may hang over the other, beyond the neutral face
+LIDS_CROSSED, LIPS_CROSSED = 0.003, 0.005  # metres that one rim may hang over the other, beyond the neutral face
 PIERCED = 0.0005  # metres that the lips' flesh may run into one another, beyond the neutral face
 LIDS_SHARE, LIPS_SHARE = 0.85, 0.4  # of a movement that the upper rim makes
 SHUTTERS = ("eyeBlinkLeft", "eyeBlinkRight", "mouthClose")  # expressions that shut the openings, in the order of Rims.all
