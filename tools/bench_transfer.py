@@ -140,8 +140,13 @@ def _pair_errors(pair: Pair, model: HeadModel) -> dict[str, tuple[float, float]]
     offsets = dataclasses.replace(
         copied, detail=performer.detail, detail_basis=performer.detail_basis, detail_id=pair.target.detail_id
     )
-    ways = {"copy": copied, "offset copy": offsets, "transfer": moved, "with the performer's wrinkles": wrinkled}
-    return {name: pair.errors(model, motion) for name, motion in ways.items()} | {"still": (float("nan"), pair.movement)}
+    still = dataclasses.replace(
+        copied,
+        expression=pair.target.source_expression.expand_as(copied.expression),
+        joints=pair.target.source_joints.expand_as(copied.joints),
+    )
+    ways = {"still": still, "copy": copied, "offset copy": offsets, "transfer": moved, "with the performer's wrinkles": wrinkled}
+    return {name: pair.errors(model, motion) for name, motion in ways.items()}
 
 
 def coefficient_copy(target: HeadProxy, driver: HeadTrack) -> HeadMotion:

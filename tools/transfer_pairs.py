@@ -52,11 +52,6 @@ class Pair:
         moved = (found - at_rest) - (self.truth - self.truth[:1])
         return tuple(float(1e3 * away.norm(dim=-1).mean()) for away in (found - self.truth, moved))
 
-    @property
-    def movement(self) -> float:
-        """Mean of the true movement in millimetres: the error of a head that stays still."""
-        return float(1e3 * (self.truth - self.truth[:1]).norm(dim=-1).mean())
-
 
 @functools.lru_cache(maxsize=1)
 def _head(path: Path) -> DetailedHead:
