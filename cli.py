@@ -35,6 +35,7 @@ from .transfer.arkit_curves import arkit_from_motion, motion_from_arkit
 from .transfer.arkit_files import read_arkit, write_arkit
 from .transfer.motion import FORMAT as MOTION_FORMAT
 from .transfer.motion import HeadMotion
+from .transfer.network import TransferNetwork
 from .transfer.neutral import Rest, neutral_expression
 from .transfer.performance import Driver
 from .transfer.presets import load_preset, preset_names
@@ -174,7 +175,8 @@ def _transfer(proxy: HeadProxy, name: str, model: HeadModel, options: argparse.N
         gains=RegionGains(**{key: value for key, value in options.gain.items() if key in REGIONS}),
         pose_gains=PoseGains(**{key: value for key, value in options.gain.items() if key in AXES}),
     )
-    return transfer_motion(proxy, main, model, settings, other)
+    network = TransferNetwork.load(options.network, model.model_id).to(options.device) if options.network else None
+    return transfer_motion(proxy, main, model, settings, other, network)
 
 
 # The commands
@@ -356,6 +358,7 @@ def _parser() -> argparse.ArgumentParser:
     moving.add_argument("--neutral-frame", type=int, metavar="N", help="frame of the driver in which its face is at rest (default: found)")
     moving.add_argument("--match-amplitude", action="store_true", help="make the driver's strongest expressions fill the target's range")
     moving.add_argument("--detail", type=float, default=0.5, help="0: skin as predicted, 1: the performer's own wrinkles")
+    moving.add_argument("--network", metavar="FILE", help="transfer network of train-transfer (default: the shipped one)")
     moving.add_argument("--no-contact", action="store_true", help="do not make lids close and lips seal on the target")
     gain_help = f"strength by region or axis, such as mouth=1.3,yaw=0.5: {', '.join(REGIONS + AXES)}"
     moving.add_argument("--gain", type=_gains, default={}, metavar="NAME=AMOUNT,...", help=gain_help)

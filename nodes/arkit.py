@@ -8,13 +8,14 @@ from ..proxy.head_model import HeadModel, load_head_model
 from ..transfer.arkit_curves import arkit_from_motion, motion_from_arkit
 from ..transfer.arkit_files import read_arkit, write_arkit
 from ..transfer.motion import HeadMotion
-from .files import check_saved_file, fingerprint, new_file, saved_file, saved_files
+from .files import new_file, saved_file, saved_files
+from .saved import SavedFileLoader
 from .types import CATEGORY, HEAD_MODEL, HEAD_MOTION
 
 FASTEST = 240.0  # frames per second
 
 
-class LoadArkitCurves(io.ComfyNode):
+class LoadArkitCurves(SavedFileLoader):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -43,14 +44,6 @@ class LoadArkitCurves(io.ComfyNode):
                 io.Float.Output(display_name="fps", tooltip="Frames per second of the motion, for Create Video."),
             ],
         )
-
-    @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
-        return check_saved_file(file)
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str, **_) -> str:
-        return fingerprint(file)
 
     @classmethod
     def execute(cls, file: str, fps: float = 0.0, head_model: HeadModel | None = None) -> io.NodeOutput:

@@ -47,8 +47,8 @@ class SaveMotion(io.ComfyNode):
         return _save(head_motion, filename_prefix)
 
 
-class _Load(io.ComfyNode):
-    """What both loaders do about the chosen file: names are checked again, and a changed file counts as a change."""
+class SavedFileLoader(io.ComfyNode):
+    """What loaders do about the chosen file: names are checked again, and a changed file counts as a change."""
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
@@ -59,7 +59,7 @@ class _Load(io.ComfyNode):
         return fingerprint(file)
 
 
-class LoadProxy(_Load):
+class LoadProxy(SavedFileLoader):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -79,7 +79,7 @@ class LoadProxy(_Load):
         return io.NodeOutput(BuiltProxy(model, proxy))
 
 
-class LoadMotion(_Load):
+class LoadMotion(SavedFileLoader):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -106,7 +106,7 @@ def _joint_places(
 def _morph(model: HeadModel, proxy: HeadProxy, motion) -> _Morph:
     neutral = proxy.neutral[None]
     names = list(model.expression_names)
-    shapes = _dense(model, model.expression_basis)  # [E, V, 3]
+    shapes = model.dense(model.expression_basis)  # [E, V, 3]
     if proxy.detail_by_expression is not None:
         shapes = shapes + (proxy.detail_by_expression @ proxy.detail_basis.flatten(1)).unflatten(1, (-1, 3))
     turning = model.expression_joints.abs().sum((1, 2)).nonzero()[:, 0]
@@ -123,7 +123,7 @@ def _morph(model: HeadModel, proxy: HeadProxy, motion) -> _Morph:
     if model.pose_basis is not None:
         rotation = to_matrix(model.joint_rotations(motion.expression, motion.joints))[:, 1:]
         bend = (rotation - torch.eye(3, dtype=rotation.dtype, device=rotation.device)).flatten(1)
-        correctives = _dense(model, model.pose_basis)
+        correctives = model.dense(model.pose_basis)
         felt = (correctives.abs().amax((1, 2)) > MORPH_THRESHOLD).nonzero()[:, 0]
         names += [f"{JOINTS[1 + k // 9]}_corrective_{k % 9}" for k in felt.tolist()]
         displacements.append(correctives[felt])
@@ -160,11 +160,6 @@ def _with_turned_joints(model: HeadModel, proxy: HeadProxy, which: Tensor) -> Te
     transforms = model.joint_transforms(identity, neutral, at_rest)[0, :, :3, :3]
     blended = (model.weights @ transforms.flatten(1)).unflatten(1, (3, 3))  # [V, 3, 3]
     return torch.linalg.solve(blended, moved.permute(1, 2, 0)).permute(2, 0, 1)
-
-
-def _dense(model: HeadModel, basis: Tensor) -> Tensor:
-    """Displacements of control vertices [K, C, 3] to dense ones [K, V, 3]."""
-    return torch.sparse.mm(model.stencil, basis.transpose(0, 1).flatten(1)).unflatten(1, (-1, 3)).transpose(0, 1)
 
 
 def _mesh(file: GlbFile, model: HeadModel, vertices: Tensor, morph: _Morph) -> dict:

@@ -80,7 +80,7 @@ class HeadModel:
 
     def canonical(self, identity: Tensor, expression: Tensor) -> Tensor:
         """Dense vertices [B, V, 3] before skinning, of identity [B or 1, I] and expression [B or 1, E]."""
-        return self._dense(self._control(identity, expression))
+        return self.dense(self._control(identity, expression))
 
     def joint_positions(self, identity: Tensor, expression: Tensor) -> Tensor:
         """Joints [B, J, 3] before posing, of identity [B or 1, I] and expression [B or 1, E]."""
@@ -106,7 +106,7 @@ class HeadModel:
         if self.pose_basis is not None:
             bend = rotation[:, 1:] - torch.eye(3, dtype=rotation.dtype, device=rotation.device)
             control = control + _blend(bend.flatten(1), self.pose_basis)
-        points = self._dense(control)
+        points = self.dense(control)
         if displacement is not None:
             points = points + displacement
         return self.skin(points, transforms)
@@ -155,7 +155,7 @@ class HeadModel:
     def _control(self, identity: Tensor, expression: Tensor) -> Tensor:
         return self.template + _blend(identity, self.identity_basis) + _blend(expression, self.expression_basis)
 
-    def _dense(self, control: Tensor) -> Tensor:
+    def dense(self, control: Tensor) -> Tensor:
         """Control vertices [B, C, 3] to dense vertices [B, V, 3]: one sparse product for the whole batch."""
         columns = control.transpose(0, 1).flatten(1)
         return torch.sparse.mm(self.stencil, columns).unflatten(1, (-1, 3)).transpose(0, 1)

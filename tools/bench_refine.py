@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from bars import bar as _bar
 from bench import DATA
 from refine_clips import (
     CLIPS,
@@ -66,13 +67,6 @@ SPEED_CLIP, SPEED_FRAMES = "d0", 48
 def refine_bars(data: Path) -> list[dict]:
     """Bars as {name, value, unit, bound, ok, figures}, from the shared data's folder."""
     return [bar for part in PARTS.values() for bar in part(Path(data))]
-
-
-def _bar(name: str, value: float, unit: str, most: float | None = None, least: float | None = None, **figures: float) -> dict:
-    ok = value <= most if least is None else value >= least
-    bound = f"<= {most:g}" if least is None else f">= {least:g}"
-    rounded = {key: round(figure, 3) for key, figure in figures.items()}
-    return {"name": name, "value": round(value, 3), "unit": unit, "bound": bound, "ok": ok, "figures": rounded}
 
 
 # Synthetic clips of known geometry

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from bars import bar
 from bench import DATA
 from bench_transfer_real import real_bars, wrinkle_bars
 from measure_contact import lid_gap, lip_gap, pierced
@@ -51,13 +52,6 @@ JAW, EYES = JOINTS.index("jaw"), tuple(JOINTS.index(name) for name in ("left_eye
 def transfer_bars(data: Path) -> list[dict]:
     """Bars as {name, value, unit, bound, ok, figures}, from the shared data's folder."""
     return [bar for part in PARTS.values() for bar in part(Path(data))]
-
-
-def bar(name: str, value: float, unit: str, most: float | None = None, least: float | None = None, **figures: float) -> dict:
-    ok = value <= most if least is None else value >= least
-    bound = f"<= {most:g}" if least is None else f">= {least:g}"
-    rounded = {key: round(figure, 3) for key, figure in figures.items()}
-    return {"name": name, "value": round(value, 3), "unit": unit, "bound": bound, "ok": ok, "figures": rounded}
 
 
 # Identity

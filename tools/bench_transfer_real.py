@@ -16,6 +16,7 @@ import math
 from pathlib import Path
 
 import torch
+from bars import bar as _bar
 from bench import DATA
 from refine_clips import CLIPS, SomeFrames
 from torch import Tensor
@@ -46,13 +47,6 @@ WRINKLED = {"d0": ("clip d18", "portrait s7"), "d18": ("clip d0", "portrait s9")
 WRINKLE_FRAMES = 60
 LEAST_WRINKLES = 0.8
 BRIGHT = 5.0  # fine normals on sheets
-
-
-def _bar(name: str, value: float, unit: str, most: float | None = None, least: float | None = None, **figures: float) -> dict:
-    ok = value <= most if least is None else value >= least
-    bound = f"<= {most:g}" if least is None else f">= {least:g}"
-    rounded = {key: round(figure, 3) for key, figure in figures.items()}
-    return {"name": name, "value": round(value, 3), "unit": unit, "bound": bound, "ok": ok, "figures": rounded}
 
 
 # What the driver does is seen in the result

@@ -172,8 +172,8 @@ def _fields(rim: Rim, bump: Tensor) -> Tensor:
 
 def _expression_fields(model: HeadModel, names: list[str]) -> Tensor:
     """Named expressions at 1 as fields [K, V, 3] of the dense vertices."""
-    fields = [torch.sparse.mm(model.stencil, model.expression_basis[model.expression_index(name)]) for name in names]
-    return torch.stack(fields) if fields else model.template.new_zeros(0, model.vertex_count, 3)
+    chosen = [model.expression_index(name) for name in names]
+    return model.dense(model.expression_basis[chosen]) if chosen else model.template.new_zeros(0, model.vertex_count, 3)
 
 
 def _canonical(rim: Rim, turn: Tensor, wanted: Tensor) -> Tensor:

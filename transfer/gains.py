@@ -59,10 +59,10 @@ def multiply(gains: RegionGains, factors: dict[str, float]) -> RegionGains:
 
 def _mixing(gains: RegionGains, model: HeadModel) -> Tensor:
     """Matrix [E, E] for expressions as rows: (B'B + ridge) X = B' diag(gain) B + ridge, solved for X, transposed."""
-    basis = torch.sparse.mm(model.stencil, model.expression_basis.transpose(0, 1).flatten(1)).unflatten(1, (-1, 3))  # [V, E, 3]
+    rows = model.dense(model.expression_basis).double()  # [E, V, 3]
     masks = {region: model.regions[name] for region, name in MASKS.items()}
     rest = (model.regions["face"] - sum(masks.values())).clamp(min=0)
-    height = torch.sparse.mm(model.stencil, model.template)[:, 1]
+    height = model.dense(model.template[None])[0, :, 1]
     brows = (masks["brows"] * height).sum() / masks["brows"].sum()
     forehead = ((height - brows) / FOREHEAD + 1).clamp(0, 1)  # what moves the brows moves the skin above them
     masks["brows"], rest = masks["brows"] + rest * forehead, rest * (1 - forehead)
@@ -70,7 +70,6 @@ def _mixing(gains: RegionGains, model: HeadModel) -> Tensor:
     amount = weights.new_tensor([getattr(gains, name) for name in (*masks, "cheeks")])
     total = weights.sum(0)
     gain = torch.where(total > 0, (amount @ weights) / total.clamp(min=1e-6), torch.ones_like(total))
-    rows = basis.double().permute(1, 0, 2)  # [E, V, 3]
     whole = rows.flatten(1) @ rows.flatten(1).mT
     scaled = (rows * gain[:, None]).flatten(1) @ rows.flatten(1).mT
     ridge = RIDGE * whole.diagonal().mean() * torch.eye(len(whole)).to(whole)

@@ -41,13 +41,14 @@ def transfer_motion(
     """Moves the driver's expression and head pose onto the proxy's head.
 
     Relative: expression (and jaw and gaze) = target at rest + gains (driver - driver at rest), within the model's bounds or as far
-    below them as the driver may fall below its rest; world rotations of neck and head are multiplied by the driver's rotations relative to its rest. Absolute: the driver's
-    expression and rotations as they are. Sideways movement is taken over in metres, distance as a ratio, both relative to the
-    rest. Expression or pose from "source" are those of the source picture. Joint positions come from the target's own
-    identity, so a head that only changes expression stays where it is.
+    below them as the driver may fall below its rest; world rotations of neck and head are multiplied by the driver's rotations
+    relative to its rest. Absolute: the driver's expression and rotations as they are. Sideways movement is taken over in metres,
+    distance as a ratio, both relative to the rest. Expression or pose from "source" are those of the source picture. Joint
+    positions come from the target's own identity, so a head that only changes expression stays where it is.
 
-    The skin is displaced as `skin_detail.with_detail` tells; with the source's expression it stays as it is. `other` is the
-    performer of expression_from "other driver": it gets the driver's frame rate and length, holding its last frame.
+    The skin is displaced as `skin_detail.with_detail` tells, with `network` for its prediction (the shipped one if not given);
+    with the source's expression it stays as it is. `other` is the performer of expression_from "other driver": it gets the
+    driver's frame rate and length, holding its last frame.
 
     Returns T frames, T being the driver's. Raises ValueError if drivers, proxy and model do not belong together, a driver is
     empty, nowhere valid or without frame rate, or "other driver" is asked for and not given.
