@@ -5,6 +5,7 @@
 Driver and result are read alike, by the landmark detector from their pictures (tools/transfer_measures.py). Its noise on a clip is
 what the same frames mirrored read otherwise. Where a driver's measure varies so little that a perfect result read with that noise
 would miss the correlation asked for, there is nothing to correlate: such measures are named with their figures, but not judged.
+A result's own pictures are read with noise too: how far a perfect result could come against both is told with each pair.
 """
 
 from __future__ import annotations
@@ -64,26 +65,28 @@ def follow_bars(studio: Studio, performer: Performer, sheets: Path | None = None
     """One bar per measure: the worst correlation over all targets, with where along the way it is lost."""
     track = performer.track.at(performer.shown)
     fitted = studio.read_mesh(track.identity, track, track)
-    on_mesh, on_picture, rows = {}, {}, []
+    on_mesh, on_picture, reachable, rows = {}, {}, {}, []
     for name, target in studio.targets.items():
         if name == f"clip {performer.name}":
             continue
         motion, images = studio.act(performer, target)
         on_mesh[name] = studio.read_mesh(target.proxy, motion, target.proxy)
-        on_picture[name] = studio.read(images, target.proxy)
+        on_picture[name], noise = studio.read_twice(images, target.proxy, performer.used)
+        reachable[name] = {k: performer.reachable(k, on_picture[name], noise) for k in EXPRESSIONS}
         rows.append([cut_out(image, target.proxy) for image in images[_spread(len(images))]])
     if sheets is not None:
         own = performer.frames.pick(performer.shown[_spread(len(performer.shown))].tolist()).permute(0, 2, 3, 1)
         first = [cut_out(image, studio.targets[f"clip {performer.name}"].proxy) for image in own]
         write_image(sheets / f"{performer.name}.png", contact_sheet([first, *rows], height=224))
-    return [_follow_bar(performer, name, fitted, on_mesh, on_picture) for name in EXPRESSIONS]
+    return [_follow_bar(performer, name, fitted, on_mesh, on_picture, reachable) for name in EXPRESSIONS]
 
 
-def _follow_bar(performer: Performer, name: str, fitted: dict, on_mesh: dict, on_picture: dict) -> dict:
+def _follow_bar(performer: Performer, name: str, fitted: dict, on_mesh: dict, on_picture: dict, reachable: dict) -> dict:
     least, judged = LEAST[name], performer.varies(name, LEAST[name])
     seen = {target: performer.correlation(name, found) for target, found in on_picture.items()}
     posed = torch.tensor([performer.correlation(name, found) for found in on_mesh.values()])
     values = torch.tensor(list(seen.values()))
+    most = torch.tensor([found[name] for found in reachable.values()])
     figures = {
         "median": float(values.median()),
         "share of pairs that meet it": float((values >= least).float().mean()),
@@ -93,7 +96,9 @@ def _follow_bar(performer: Performer, name: str, fitted: dict, on_mesh: dict, on
         "on the driver's fit": performer.correlation(name, fitted),
         "on the results' meshes, median": float(posed.median()),
         "on the results' meshes, worst": float(posed.min()),
+        "share of pairs whose readings can meet it": float((most >= least).float().mean()),
         **seen,
+        **{f"{target}, reachable": found[name] for target, found in reachable.items()},
     }
     title = f"{performer.name} drives: {name}" + ("" if judged else " (hardly varies, not judged)")
     return _bar(title, float(values.min()), "correlation, worst pair", least=least if judged else -1.0, **figures)

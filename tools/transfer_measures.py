@@ -130,6 +130,12 @@ def detector_noise(measures: dict[str, Tensor], mirrored: dict[str, Tensor], use
     return {name: float((value - again[name])[used[name]].std()) / math.sqrt(2) for name, value in measures.items()}
 
 
+def attenuation(values: Tensor, noise: float) -> float:
+    """What is left of a perfect correlation when one series [T] is read with that noise: the root of its reliability (Spearman 1904)."""
+    variance = float(values.var())
+    return math.sqrt(max(1 - noise**2 / variance, 0.0)) if variance > 0 else 0.0
+
+
 def pearson(first: Tensor, second: Tensor) -> float:
     """Correlation of two series [T]; 0 if one of them does not vary."""
     first, second = first.double() - first.double().mean(), second.double() - second.double().mean()

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from refine_clips import CLIPS
 from torch import Tensor
-from transfer_measures import Ruler, detector_noise, pearson
+from transfer_measures import Ruler, attenuation, detector_noise, pearson
 
 from expportrait.proxy.build import best_frame, build_proxy
 from expportrait.proxy.fit import fit_frames
@@ -49,6 +49,11 @@ class Performer:
     def correlation(self, name: str, found: dict[str, Tensor]) -> float:
         return pearson(self.measures[name][self.used[name]], found[name][self.used[name]])
 
+    def reachable(self, name: str, found: dict[str, Tensor], noise: dict[str, float]) -> float:
+        """The correlation of a perfect result whose readings have that noise with the driver's."""
+        used = self.used[name]
+        return attenuation(self.measures[name][used], self.noise[name]) * attenuation(found[name][used], noise[name])
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -85,10 +90,11 @@ class Studio:
     def _performer(self, name: str, frames: Frames, track: HeadTrack) -> Performer:
         shown = torch.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().long()
         pictures = frames.pick(shown.tolist()).permute(0, 2, 3, 1)
-        measures, mirrored = (self.read(images, track) for images in (pictures, pictures.flip(2)))
+        measures = self.read(pictures, track)
         lids = torch.minimum(measures["left lid"], measures["right lid"])
         used = {k: lids > OPEN * lids.median() if k.startswith("gaze") else torch.ones_like(lids, dtype=torch.bool) for k in measures}
-        return Performer(name, frames, track, shown, measures, used, detector_noise(measures, mirrored, used))
+        noise = detector_noise(measures, self.read(pictures.flip(2), track), used)
+        return Performer(name, frames, track, shown, measures, used, noise)
 
     def _target(self, frames: Frames, track: HeadTrack) -> Target:
         best = best_frame(track)
@@ -98,6 +104,11 @@ class Studio:
     def read(self, images: Tensor, of: HeadTrack | HeadProxy) -> dict[str, Tensor]:
         """Measures of pictures [T, H, W, 3] of that camera. At one frame per second the detector smooths nothing over time."""
         return self.ruler.measure(self.landmarker.track(Frames.from_images(images, fps=1.0)).points, of.camera)
+
+    def read_twice(self, images: Tensor, of: HeadTrack | HeadProxy, used: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Measures of pictures [T, H, W, 3], and their noise over the frames `used`."""
+        measures = self.read(images, of)
+        return measures, detector_noise(measures, self.read(images.flip(2), of), used)
 
     def read_mesh(self, who: HeadProxy | Tensor, motion, of: HeadTrack | HeadProxy) -> dict[str, Tensor]:
         """The same of a posed mesh, from its own landmarks."""

@@ -19,7 +19,7 @@ sys.path[:0] = [str(TESTS.parent / "tools"), str(TESTS / "transfer")]
 
 from bench_transfer_real import SWAY, _follow_bar, still, turned  # noqa: E402
 from heads import make_proxy, make_track  # noqa: E402
-from transfer_measures import EXPRESSIONS, TURNS, Ruler, detector_noise, pearson, turns_of, unmirrored  # noqa: E402
+from transfer_measures import EXPRESSIONS, TURNS, Ruler, attenuation, detector_noise, pearson, turns_of, unmirrored  # noqa: E402
 from transfer_studio import Performer  # noqa: E402
 from wrinkle_energy import Skin, blur, energy, since  # noqa: E402
 
@@ -123,6 +123,13 @@ def test_noise_is_of_one_reading(generator):
     assert noise["gaze x"] == pytest.approx(0.3, rel=0.05)
 
 
+def test_noise_on_both_readings_bounds_their_correlation(generator):
+    true = 2 * torch.randn(20000, generator=generator)
+    first, second = (true + noise * torch.randn(20000, generator=generator) for noise in (0.8, 1.5))
+    assert attenuation(first, 0.8) * attenuation(second, 1.5) == pytest.approx(pearson(first, second), abs=0.01)
+    assert attenuation(first, 9.0) == 0 and attenuation(torch.ones(5), 0.1) == 0
+
+
 def _performer(measures, noise):
     used = {name: torch.ones(len(value), dtype=torch.bool) for name, value in measures.items()}
     return Performer("d0", Frames.from_images(torch.zeros(1, 2, 2, 3)), None, torch.arange(1), measures, used, noise)
@@ -133,12 +140,15 @@ def test_bars_judge_what_varies_and_name_what_does_not(generator):
     measures = dict.fromkeys((*EXPRESSIONS, *TURNS), wave)
     lively, still_one = (_performer(measures, dict.fromkeys(measures, noise)) for noise in (0.05, 1.0))
     noisy = {"mouth opening": wave + 0.7 * torch.randn(300, generator=generator)}
-    met = _follow_bar(lively, "mouth opening", measures, {"clip d18": measures}, {"clip d18": measures})
+    sharp, dull = dict.fromkeys(measures, 0.99), dict.fromkeys(measures, 0.6)
+    met = _follow_bar(lively, "mouth opening", measures, {"clip d18": measures}, {"clip d18": measures}, {"clip d18": sharp})
     assert met["ok"] and met["value"] == 1 and met["bound"] == ">= 0.95" and met["figures"]["clip d18"] == 1
     found = {"clip d18": measures, "portrait s7": noisy}
-    missed = _follow_bar(lively, "mouth opening", measures, found, found)
+    reachable = {"clip d18": sharp, "portrait s7": dull}
+    missed = _follow_bar(lively, "mouth opening", measures, found, found, reachable)
+    assert missed["figures"]["portrait s7, reachable"] == 0.6 and missed["figures"]["share of pairs whose readings can meet it"] == 0.5
     assert not missed["ok"] and 0.5 < missed["value"] < 0.95 and missed["figures"]["share of pairs that meet it"] == 0.5
-    unjudged = _follow_bar(still_one, "mouth opening", measures, found, found)
+    unjudged = _follow_bar(still_one, "mouth opening", measures, found, found, reachable)
     assert unjudged["ok"] and "not judged" in unjudged["name"] and unjudged["value"] == missed["value"]
     assert set(unjudged) == {"name", "value", "unit", "bound", "ok", "figures"}
 
