@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .head_model import HeadModel
 from .head_proxy import HeadProxy
 from .inpaint import box_blur
 from .lighting import shade
+from .photo_light import face_skin
 from .posing import Shot, Stage, camera_space, check_models, frames_at_once, output_camera
 from .preview_flow import backward_flow
 from .preview_source import PreviewSource, seen_area
@@ -25,6 +27,7 @@ from .warp2d import pixel_grid, sample_pixels
 SEEN = (0.15, 0.45)  # share of a point's present area that the photo must have shown to be trusted: not at all .. fully
 SEEN_FOLD = (0.45, 0.8)  # the same for lids, lips, eyes and mouth, which can be drawn instead
 MOUTH_ROUND = 0.7  # light on a tooth that is seen from the side, against one seen from the front
+SCATTERED = (0.9, 1.15, 1.2)  # powers of the light at a depth: red walls keep red light longest
 RELIGHT = 0.5  # how far a turned surface follows the change of light
 RELIGHT_LIMITS = (0.75, 1.3)
 
@@ -122,7 +125,11 @@ def _relight(known: PreviewSource, shot: Shot) -> Tensor:
 
 def _drawn_light(known: PreviewSource, shot: Shot) -> Tensor:
     """Light [t, V, 3] on what is drawn from the texture. In the mouth, where it comes from all sides, its depth counts most."""
+    model = shot.stage.model
     skin = shade(known.light, shot.normals).pow(known.texture_light)
-    mouth = posed_interior_light(shot.stage.model, known.interior, shot.vertices)[..., None]
-    mouth = mouth * (MOUTH_ROUND + (1 - MOUTH_ROUND) * shot.facing.clamp(min=0))[..., None]
+    # Light falls into the mouth as it falls on the face, and is scattered there: the tooth's own normal counts by half.
+    outward = normalize(face_skin(model) @ shot.normals, dim=-1)[:, None]
+    falling_in = shade(known.light, normalize(shot.normals + outward, dim=-1)).pow(known.texture_light)
+    depth = posed_interior_light(model, known.interior, shot.vertices)[..., None] ** skin.new_tensor(SCATTERED)
+    mouth = falling_in * depth * (MOUTH_ROUND + (1 - MOUTH_ROUND) * shot.facing.clamp(min=0))[..., None]
     return torch.where(known.mouth[:, None], mouth, skin)

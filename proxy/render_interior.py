@@ -1,4 +1,4 @@
-"""How dark it is inside the mouth: a fixed darkness per vertex that grows with the way back from the lips."""
+"""How dark it is inside the mouth: a fixed darkness per vertex that grows with the way from the lips."""
 
 from __future__ import annotations
 
@@ -7,30 +7,38 @@ from torch import Tensor
 
 from .head_model import PARTS, HeadModel
 
-REACH = 0.02  # metres behind the lips at which light has fallen to 1/e
-OPEN = 0.015  # metres behind the lips that are still fully lit
-DARKEST = 0.25  # share of light at the back of the mouth
+NEAR = 0.008  # metres from the lips that are still fully lit
+OPEN = 0.015  # the same straight behind their foremost point
+REACH = 0.025  # metres further on at which light has fallen to 1/e
+DARKEST = 0.2  # share of light at the back of the mouth
 INNER = ("upper_teeth", "lower_teeth", "gums", "tongue", "mouth")
 
 
 def interior_light(model: HeadModel) -> Tensor:
-    """Share of light [V] that reaches each vertex of the mouth's inside past the lips at rest; 1 everywhere else."""
-    points = dense_template(model)
+    """Share of light [V] that reaches each vertex of the mouth's inside past the lips at rest; 1 everywhere else.
+
+    It falls with the distance from the nearest lip, so that teeth next to a corner of the mouth are lit through that corner.
+    """
+    points, light = dense_template(model), torch.ones_like(model.albedo[:, 0])
     inner = part_vertices(model, *INNER)
-    return torch.where(inner, _light_behind(model, points[None])[0], torch.ones_like(points[:, 0]))
+    lips = points[(model.regions["lips"] > 0.5) & part_vertices(model, "skin")]
+    if len(lips):
+        light[inner] = _fallen(torch.cdist(points[inner], lips).amin(1) - NEAR)
+    return light
 
 
 def posed_interior_light(model: HeadModel, rest: Tensor, vertices: Tensor) -> Tensor:
-    """Interior light [t, V] of posed vertices [t, V, 3] in camera space: that at rest [V], or more for a tongue put out."""
-    return torch.where(rest < 1, torch.maximum(rest, _light_behind(model, vertices)), rest)
+    """Interior light [t, V] of posed vertices [t, V, 3] in camera space: that at rest [V], or more for a tongue put out.
 
-
-def _light_behind(model: HeadModel, points: Tensor) -> Tensor:
-    """Light [t, V] by the way back from the foremost point of the lips, along z."""
+    A posed vertex counts by its way back from the foremost point of the lips, along z.
+    """
     lips = model.regions["lips"] > 0.5
-    front = points[:, lips, 2].amax(1, keepdim=True) if bool(lips.any()) else points[..., 2].amax(1, keepdim=True)
-    depth = (front - OPEN - points[..., 2]).clamp(min=0)
-    return DARKEST + (1 - DARKEST) * torch.exp(-depth / REACH)
+    front = (vertices[:, lips, 2] if bool(lips.any()) else vertices[..., 2]).amax(1, keepdim=True)
+    return torch.where(rest < 1, torch.maximum(rest, _fallen(front - OPEN - vertices[..., 2])), rest)
+
+
+def _fallen(way: Tensor) -> Tensor:
+    return DARKEST + (1 - DARKEST) * torch.exp(-way.clamp(min=0) / REACH)
 
 
 def dense_template(model: HeadModel) -> Tensor:

@@ -18,9 +18,9 @@ ENOUGH = 0.6  # mean visibility of a vertex that counts as seen
 FEW, FEW_INNER = 12, 60  # vertices below which a colour is not measured: of an eye, of the inside of the mouth
 PUPIL_ANGLE = 0.22
 LUMINANCE = (0.299, 0.587, 0.114)
-LINING = 0.4  # least albedo of the mouth's lining, in that of the tongue
 IVORY = 0.45  # how far whites lean to the hue of the skin
 WHITE, WHITE_LIMITS = 1.15, (0.75, 1.7)  # luminance of the white of the eye in that of the skin: usual, lowest and highest
+ENAMEL = 1.25  # least luminance of the brightest teeth in that of the skin (1.25 to 1.55 in photos); lids shadow the white of the eye
 TEETH, SOFT = 0.6, 2.4  # measured luminance against the expected: least of teeth, most of tongue and gums
 RED = 1.25  # most that measured teeth may lean to red
 MOUTH = (("upper_teeth", "lower_teeth"), ("tongue", "gums", "mouth"))
@@ -60,8 +60,8 @@ def measure_tint(photo: Tensor, shot: Shot, light: Tensor) -> Tint:
         hue = (bright / (bright @ luminance).clamp(min=1e-3) + ivory) / 2
         white = hue * (bright @ luminance).clamp(WHITE_LIMITS[0] * level, WHITE_LIMITS[1] * level)
     iris = torch.stack([_iris_colour(model, name, colours, seen, angle) for name in ("left_eye", "right_eye")])
-    own_white = model.part_colour[PARTS.index("left_eye")].to(white) @ luminance
-    mouth = ((white @ luminance) / own_white * ivory).clamp(*GAIN_LIMITS)
+    own_enamel = model.part_colour[PARTS.index("upper_teeth")].to(white) @ luminance
+    mouth = ((white @ luminance).clamp(min=ENAMEL * level) / own_enamel * ivory).clamp(*GAIN_LIMITS)
     expected = model.albedo * inside
     teeth, soft = (
         _gain(colours, expected, seen & part_vertices(model, *parts), darkest) for parts, darkest in zip(MOUTH, DARKEST)
@@ -108,7 +108,4 @@ def interior_albedo(model: HeadModel, tint: Tint) -> Tensor:
     for gain, parts in zip(tint.inner, MOUTH):
         gain = torch.where(gain.isnan(), tint.mouth, gain)
         albedo = torch.where(part_vertices(model, *parts)[:, None], albedo * gain, albedo)
-    # The lining is painted nearly black at the back; light that a mouth scatters keeps it from being quite so.
-    scattered = LINING * albedo[part_vertices(model, "tongue")].mean(0)
-    lining = part_vertices(model, "mouth")[:, None]
-    return torch.where(lining, torch.maximum(albedo, scattered), albedo).clamp(0, 1)
+    return albedo.clamp(0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from head_cut import Cut, rings
 
-SKIN, LIP, CAVITY = (0.76, 0.57, 0.48), (0.67, 0.38, 0.36), (0.30, 0.08, 0.08)
+SKIN, LIP, CAVITY = (0.76, 0.57, 0.48), (0.67, 0.38, 0.36), (0.50, 0.22, 0.21)
 TONGUE, GUM, TOOTH = (0.62, 0.31, 0.31), (0.62, 0.33, 0.33), (0.87, 0.84, 0.77)
 BROW = (0.30, 0.20, 0.15)
 # Middle of the brows: distance from the plane of symmetry and height, metres, where MediaPipe sees them on this head.
@@ -16,11 +16,6 @@ def ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Smooth step from 0 at `low` to 1 at `high` (or falling if low > high)."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
-
-
-def shade_inside(depth: np.ndarray) -> np.ndarray:
-    """Darkening of the mouth's inside by how far back a point lies (z, metres): renderers here know no occlusion."""
-    return 0.22 + 0.78 * ramp(depth, 0.062, 0.128)
 
 
 def on_island(cut: Cut, count: int, *names: str) -> np.ndarray:
@@ -83,5 +78,4 @@ def colours(masks: dict[str, np.ndarray], template: np.ndarray) -> np.ndarray:
     for mask, colour, share in (("lips", LIP, 0.9), ("brows", BROW, 0.6), ("mouth", CAVITY, 1.0), ("tongue", TONGUE, 1.0)):
         weight = share * masks[mask][:, None]
         albedo = (1 - weight) * albedo + weight * np.array(colour)
-    inside = (masks["mouth"] + masks["tongue"])[:, None]
-    return albedo * (1 - inside + inside * shade_inside(template[:, 2:]))
+    return albedo

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from head_eyes import Piece
-from head_regions import GUM, TOOTH, shade_inside
+from head_regions import GUM, TOOTH, ramp
 
 # Widths along the arch from the middle outwards and heights of the crowns, millimetres (Wheeler's Dental Anatomy, rounded).
 WIDTHS = {"upper": (8.5, 6.5, 7.5, 7.0, 7.0, 10.0, 9.5), "lower": (5.2, 5.8, 7.0, 7.0, 7.2, 11.0, 10.5)}
 CROWNS = {"upper": (10.5, 9.2, 10.2, 8.8, 8.4, 7.6, 7.2), "lower": (8.8, 9.0, 10.0, 8.8, 8.2, 7.6, 7.2)}
 DEPTHS = {"upper": (6.0, 5.6, 7.0, 8.4, 8.6, 10.2, 10.0), "lower": (5.2, 5.4, 6.8, 7.6, 8.0, 9.8, 9.6)}
-# Upper incisors overlap the lower ones and show below the lip; MakeHuman's bands meet edge to edge.
-SHIFT = {"upper": (0.0, -0.0020, 0.0), "lower": (0.0, -0.0002, -0.0012)}
+# Upper incisors overlap the lower ones by 3 mm and show below the lip; MakeHuman's bands meet edge to edge and lie far behind the lips.
+SHIFT = {"upper": (0.0, -0.0032, 0.0008), "lower": (0.0, 0.0001, 0.0004)}
+# MakeHuman's arches stand off its thin cheeks, which leaves black gaps at the corners of a smile: wider everywhere, most at the premolars.
+WIDER, WIDER_PREMOLARS = 0.03, 0.11
+FLANK = 0.82  # light on a crown's sides, where it meets its neighbour, against its middle
 
 
 def arch(name: str, band: np.ndarray) -> list[tuple[str, Piece, np.ndarray]]:
@@ -34,6 +37,7 @@ def _curve(name: str, band: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         line.append([outer[0], bite, outer[2]])
     half = np.array(line)
     half[0, 0] = 0
+    half[:, 0] *= 1 + WIDER + WIDER_PREMOLARS * np.sin(np.pi * bins / bins[-1])
     whole = np.concatenate([half[:0:-1] * [-1, 1, 1], half])
     fine = np.linspace(0, 1, 201)
     smooth = [np.polyval(np.polyfit(np.linspace(-1, 1, len(whole)), whole[:, k], 6), 2 * fine - 1) for k in range(3)]
@@ -74,8 +78,9 @@ def _teeth(name: str, line: np.ndarray, length: np.ndarray) -> tuple[str, Piece,
             centres.append(np.tile(world.mean(0), (len(world), 1)))
             column = (7 + k if side > 0 else 6 - k) / 14
             uvs.append(np.stack([column + (0.5 + 0.9 * shape[:, 0]) / 14, np.clip(shape[:, 1], 0, 1)], axis=1))
-            shade = 0.80 + 0.20 * np.clip(1.2 - shape[:, 1:2], 0, 1)
-            colours.append(np.array(TOOTH) * shade * shade_inside(world[:, 2:]))
+            neck = 0.80 + 0.20 * np.clip(1.2 - shape[:, 1:2], 0, 1)
+            flank = 1 - (1 - FLANK) * ramp(np.abs(shape[:, :1]), 0.36, 0.49)
+            colours.append(np.array(TOOTH) * neck * flank)
     points = np.concatenate(points)
     parts = np.full(sum(map(len, faces)), f"{name}_teeth")
     piece = Piece(points, np.concatenate(faces), np.concatenate(uvs), np.concatenate(colours), parts)
@@ -92,7 +97,7 @@ def _tooth(place: int) -> tuple[np.ndarray, np.ndarray]:
     x = 0.5 * np.sign(cos) * np.abs(cos) ** power
     z = 0.5 * np.sign(sin) * np.abs(sin) ** power
     heights = np.array([0.0, 0.10, 0.38, 0.72, 1.08])
-    spread = np.array([0.84, 0.97, 1.0, 0.93, 0.80])
+    spread = np.array([0.90, 0.98, 1.0, 0.95, 0.80])
     depth = np.array([0.72, 0.92, 1.0, 1.0, 0.95]) if molar else np.array([0.26, 0.42, 0.68, 0.92, 1.0])
     # Front teeth are blades: their back slopes towards the biting edge while the front stays upright.
     front = np.zeros(rows) if molar else 0.5 * (1 - depth) - 0.05 * (1 - heights)
@@ -145,5 +150,5 @@ def _gums(name: str, line: np.ndarray, length: np.ndarray) -> tuple[str, Piece, 
         faces = faces[:, ::-1]
     uv = np.stack(np.meshgrid(np.linspace(0, 1, stations), np.linspace(0, 1, across), indexing="ij"), axis=2).reshape(-1, 2)
     centres = np.repeat(position[np.clip(np.round(np.arange(stations) / 3).astype(int) * 3, 0, stations - 1)], across, axis=0)
-    piece = Piece(points, faces, uv, np.array(GUM) * shade_inside(points[:, 2:]), np.full(len(faces), "gums"))
+    piece = Piece(points, faces, uv, np.tile(GUM, (len(points), 1)), np.full(len(faces), "gums"))
     return f"{name}_gums", piece, centres
