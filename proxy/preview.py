@@ -19,6 +19,7 @@ from .inpaint import box_blur
 from .lighting import shade
 from .photo_light import face_skin
 from .posing import Shot, Stage, camera_space, check_models, frames_at_once, output_camera
+from .preview_eyes import PreviewEyes
 from .preview_flow import backward_flow
 from .preview_source import PreviewSource, seen_area
 from .render_interior import posed_interior_light
@@ -80,7 +81,7 @@ def compose(known: PreviewSource, shot: Shot) -> Tensor:
     """Frames [t, 3, H, W] of the source in the pose of `shot`."""
     camera, raster = shot.stage.camera, shot.raster
     frames = len(shot.vertices)
-    points, then, now, overlay, relit, light, fold, drive = shot.pixels(
+    points, then, now, overlay, relit, light, fold, drive, lash, stain = shot.pixels(
         known.vertices,
         known.area[..., None],
         seen_area(shot)[..., None],
@@ -89,9 +90,10 @@ def compose(known: PreviewSource, shot: Shot) -> Tensor:
         _drawn_light(known, shot),
         known.fold[None, :, None],
         known.drive[None, :, None],
+        *_lids(known, shot),
     )
     seen = torch.where(fold > 0.5, *(((then / now.clamp(min=1e-6)) - low) / (high - low) for low, high in (SEEN_FOLD, SEEN)))
-    seen = seen.clamp(0, 1)  # [P, 1]
+    seen = seen.clamp(0, 1) * (1 - stain)  # [P, 1]
     source_pixels = camera.project(points)  # [P, 2]
 
     grid = pixel_grid(camera.height, camera.width, points.device)
@@ -99,10 +101,13 @@ def compose(known: PreviewSource, shot: Shot) -> Tensor:
     moved = source_pixels - here
     trust = drive * seen
     carried = overlay * torch.maximum(seen, fold)
-    unseen = (1 - seen) * fold
     drawn = (shot.texture(known.albedo) * light).clamp(0, 1)
+    cover = (1 - seen) * fold
+    if known.eyes is not None:
+        drawn, cover = _with_eyes(known.eyes, shot, drawn, cover)
+    layer = torch.cat([drawn * cover, cover], dim=-1) * (1 - lash[:, 3:]) + lash
     flow_and_trust, mesh, share, relit, layer = (
-        raster.scatter(torch.cat([moved * trust, trust, moved, carried, relit, drawn * unseen, unseen], dim=-1))
+        raster.scatter(torch.cat([moved * trust, trust, moved, carried, relit, layer], dim=-1))
         .permute(0, 3, 1, 2)
         .split([3, 2, 1, 3, 4], dim=1)
     )
@@ -115,6 +120,29 @@ def compose(known: PreviewSource, shot: Shot) -> Tensor:
     image = warped * matte + known.background * (1 - matte)
     layer = shot.stage.rasterizer.antialias(layer.permute(0, 2, 3, 1), raster, shot.clip).permute(0, 3, 1, 2)
     return (image * (1 - layer[:, 3:].clamp(0, 1)) + layer[:, :3]).clamp(0, 1)
+
+
+def _lids(known: PreviewSource, shot: Shot) -> tuple[Tensor, Tensor]:
+    """Of closing lids: lashes [t, V, 4] as premultiplied colour and cover, and how little the photo is to be trusted [t, V, 1]."""
+    if known.lids is None:
+        nothing = torch.zeros_like(known.vertices[..., :1])
+        return nothing.expand(-1, -1, 4), nothing
+    closed, colour = known.lids.closed(shot), torch.nn.functional.pad(known.lids.colour, (0, 1), value=1.0)
+    return torch.einsum("te,ev,ec->tvc", closed, known.lids.lashes, colour), (closed @ known.lids.stain)[..., None]
+
+
+def _with_eyes(eyes: PreviewEyes, shot: Shot, drawn: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
+    """What is drawn [P, 3] and how much of the photo it covers [P, 1], with eyes as they show when they turn or lids move."""
+    moved = eyes.moved(shot)[..., None]
+    eye, moved, place = shot.pixels(eyes.ball.any(0).float()[None, :, None], moved, eyes.place[None])
+    eye = eye > 0.5
+    colour, trust = eyes.at(place)
+    left = 1 - moved * (1 - eyes.shadow(shot))
+    covered = cover + moved * (1 - trust - cover)
+    # Shade on what the photo shows is a dark layer over it.
+    shaded = 1 - (1 - covered) * left
+    colour = colour * left * covered / shaded.clamp(min=1e-6)
+    return torch.where(eye, colour, drawn), torch.where(eye, shaded, cover)
 
 
 def _relight(known: PreviewSource, shot: Shot) -> Tensor:

@@ -11,8 +11,11 @@ from torch import Tensor
 from .head_model import HeadModel
 from .head_proxy import HeadProxy
 from .inpaint import box_blur, dilate, pull_push
+from .lighting import shade
 from .photo_light import skin_light
 from .posing import Shot, SourcePose, Stage, camera_space
+from .preview_eyes import PreviewEyes
+from .preview_lids import PreviewLids
 from .render_interior import INNER, interior_light, part_vertices
 from .render_regions import eye_surround
 from .source_picture import frame_source, person_mask
@@ -46,6 +49,8 @@ class PreviewSource:
     head_height: float  # pixels
     feather: int  # pixels
     texture_light: float  # exponent: the share of the light that was taken out of the texture
+    eyes: PreviewEyes | None
+    lids: PreviewLids | None
 
     @staticmethod
     def of(source: Tensor, proxy: HeadProxy, stage: Stage, person: Tensor | None) -> PreviewSource:
@@ -63,6 +68,9 @@ class PreviewSource:
         core = dilate(person, rim)
         scale = GRID_SIDE / max(camera.width, camera.height)
         cells = (max(4, round(camera.height * scale)), max(4, round(camera.width * scale)))
+        light = skin_light(photo, person, shot)
+        on_texture = shade(light, shot.normals[0]).pow(RELIGHT)
+        drawn = (shot.texture(proxy.albedo) * shot.pixels(on_texture[None])[0]).clamp(0, 1)
         return PreviewSource(
             photo=photo,
             background=pull_push(photo, 1 - core),
@@ -72,7 +80,7 @@ class PreviewSource:
             vertices=shot.vertices,
             normals=shot.normals,
             area=seen_area(shot),
-            light=skin_light(photo, person, shot),
+            light=light,
             overlay=_overlay(model),
             drive=_drive(model),
             fold=_fold(model),
@@ -82,6 +90,8 @@ class PreviewSource:
             head_height=height,
             feather=max(1, round(FEATHER * height)),
             texture_light=RELIGHT,
+            eyes=PreviewEyes.of(photo, proxy.albedo, on_texture, shot),
+            lids=PreviewLids.of(photo, drawn, shot),
         )
 
 
