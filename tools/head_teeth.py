@@ -7,8 +7,9 @@ from head_eyes import Piece
 from head_regions import GUM, TOOTH, ramp
 
 # Widths along the arch from the middle outwards and heights of the crowns, millimetres (Wheeler's Dental Anatomy, rounded).
+# Upper crowns are 1.0 to 1.8 mm higher than there: MakeHuman's lip is drawn up far in a smile, which would bare the gums.
 WIDTHS = {"upper": (8.5, 6.5, 7.5, 7.0, 7.0, 10.0, 9.5), "lower": (5.2, 5.8, 7.0, 7.0, 7.2, 11.0, 10.5)}
-CROWNS = {"upper": (10.5, 9.2, 10.2, 8.8, 8.4, 7.6, 7.2), "lower": (8.8, 9.0, 10.0, 8.8, 8.2, 7.6, 7.2)}
+CROWNS = {"upper": (11.7, 10.6, 11.6, 10.6, 10.2, 9.2, 8.6), "lower": (8.8, 9.0, 10.0, 8.8, 8.2, 7.6, 7.2)}
 DEPTHS = {"upper": (6.0, 5.6, 7.0, 8.4, 8.6, 10.2, 10.0), "lower": (5.2, 5.4, 6.8, 7.6, 8.0, 9.8, 9.6)}
 # Upper incisors overlap the lower ones by 3 mm and show below the lip; MakeHuman's bands meet edge to edge and lie far behind the lips.
 SHIFT = {"upper": (0.0, -0.0032, 0.0008), "lower": (0.0, 0.0001, 0.0004)}
