@@ -21,17 +21,18 @@ from .render_interior import dense_template, part_vertices
 from .render_regions import SURROUND, eye_angle
 
 EYES = ("left_eye", "right_eye")
+NUMBERS = tuple(PARTS.index(name) for name in EYES)
 FRONT = 1.3  # radians from an eye's axis at the edges of its map
-WIDEST = 1.8  # radians from it that are drawn, in the corners
 FACING = 0.4  # cosine towards the camera from which a photo is trusted
 SIDE = 192  # texels of the map of one eye
-RINGS = 36  # angles at which colours are averaged
+RINGS = 26  # angles at which colours are averaged
 WHITE = (0.5, 1.0)  # radians between which the white of the eye is at its brightest
-CLEARER = 0.55  # of the way from the white as seen, narrow and blurred, to the texture's
+CLEARER = 0.8  # of the way from the white as seen, narrow and blurred, to the texture's
 OTHER, PRIOR = 0.3, 0.02  # trust in the other eye and in the proxy's texture where an eye's own colours are few
 LOCAL = 0.5  # how far what is covered differs from the mean of its ring as its surroundings do
 LID_SHADE = 0.06  # widths of the eye over which lids cover or shade the photo's eye
 SHADOW = 0.25  # of the lids
+MIDDLE = 0.25  # radians from an eye's axis to vertices whose mean is its iris' middle
 MOVED = (0.015, 0.06)  # radii of the eyeball by which eye and lids have moved apart: not at all .. surely
 
 
@@ -43,6 +44,7 @@ class PreviewEyes:
     trust: Tensor  # [1, 1, SIDE, 2 SIDE] 0..1 where they are the photo's own
     place: Tensor  # [V, 2] texel of each vertex of the eyeballs
     ball: Tensor  # [2, V] bool
+    iris: Tensor  # [2, V] bool: the middle of each
     around: Tensor  # [2, V] bool: skin around each eye
     distances: Tensor  # [2, V] metres from each iris to that skin in the source picture
     radius: float  # metres
@@ -64,23 +66,21 @@ class PreviewEyes:
         width = 2 * radius * shot.stage.camera.focal / float(-shot.vertices[0, ball.any(0), 2].mean())
         covered = max(1, round(LID_SHADE * width))
         colours, trust = _maps(photo, albedo, light, shot, place, covered)
-        distances = _distances(shot.vertices, ball, around, eye_angle(model))[0]
-        return PreviewEyes(colours, trust, place, ball, around, distances, radius, covered)
+        iris = ball & (eye_angle(model) < MIDDLE)
+        distances = _distances(shot.vertices, iris, around)[0]
+        return PreviewEyes(colours, trust, place, ball, iris, around, distances, radius, covered)
 
     def moved(self, shot: Shot) -> Tensor:
         """How surely each eye moved against its lids since the source picture, 0..1, at its vertices [t, V]; 0 elsewhere."""
-        now = _distances(shot.vertices, self.ball, self.around, eye_angle(shot.stage.model))
+        now = _distances(shot.vertices, self.iris, self.around)
         change = ((now - self.distances).square() * self.around).sum(2) / self.around.sum(1)
         share = ((change.sqrt() / self.radius - MOVED[0]) / (MOVED[1] - MOVED[0])).clamp(0, 1)  # [t, 2]
         return share @ self.ball.to(share)
 
     def shadow(self, shot: Shot) -> Tensor:
         """Light [P, 1] that lids leave to the eyes' pixels among those that `shot` covers; 1 elsewhere."""
-        ids = shot.raster.ids
-        parts = shot.stage.parts_and_empty[ids.long()]
-        eye = torch.zeros_like(parts, dtype=torch.float32)
-        for name in EYES:
-            eye = torch.where(parts == PARTS.index(name), 1.0, eye)
+        parts = shot.stage.parts_and_empty[shot.raster.ids.long()]
+        eye = torch.isin(parts, parts.new_tensor(NUMBERS)).float()
         lids = box_blur(box_blur(1 - eye[:, None], self.covered), self.covered)[:, 0]
         return (1 - SHADOW * lids * eye).flatten()[shot.raster.pixels, None]
 
@@ -95,32 +95,29 @@ def _places(model: HeadModel, ball: Tensor) -> Tensor:
     place = torch.zeros_like(rest[:, :2])
     for side, name in enumerate(EYES):
         offset = (rest - model.joint_template[JOINTS.index(name)])[:, :2]
-        flat = torch.nn.functional.normalize(offset, dim=-1) * (angle / FRONT).clamp(max=WIDEST / FRONT)[:, None]
+        flat = torch.nn.functional.normalize(offset, dim=-1) * (angle / FRONT).clamp(max=1)[:, None]
         texel = (flat * flat.new_tensor([1.0, -1.0]) + 1) / 2 * SIDE + flat.new_tensor([side * SIDE, 0.0])
         place = torch.where(ball[side][:, None], texel, place)
     return place
 
 
-def _distances(vertices: Tensor, ball: Tensor, around: Tensor, angle: Tensor) -> Tensor:
+def _distances(vertices: Tensor, iris: Tensor, around: Tensor) -> Tensor:
     """Metres [t, 2, V] from the middle of each iris to the skin around it, whatever the head's pose; 0 elsewhere."""
-    found = []
-    for eye, skin in zip(ball, around):
-        iris = vertices[:, eye & (angle < 0.25)].mean(1, keepdim=True)
-        found.append((vertices - iris).norm(dim=-1) * skin)
-    return torch.stack(found, 1)
+    middles = torch.stack([vertices[:, part].mean(1, keepdim=True) for part in iris], 1)
+    return (vertices[:, None] - middles).norm(dim=-1) * around
 
 
 def _maps(photo: Tensor, albedo: Tensor, light: Tensor, shot: Shot, place: Tensor, covered: int) -> tuple[Tensor, Tensor]:
     """Colours [1, 3, SIDE, 2 SIDE] of both eyes and their trust; lids shade `covered` pixels of the photo."""
     stage, model = shot.stage, shot.stage.model
     angle = eye_angle(model)
-    drawn = torch.isin(stage.parts, stage.parts.new_tensor([PARTS.index(name) for name in EYES]))
-    drawn &= (angle[stage.faces] < WIDEST).all(1)
+    drawn = torch.isin(stage.parts, stage.parts.new_tensor(NUMBERS))
+    drawn &= (angle[stage.faces] < FRONT).all(1)
     flat = 2 * place / place.new_tensor([2 * SIDE, SIDE]) - 1
     clip = torch.cat([flat, torch.zeros_like(flat[:, :1]), torch.ones_like(flat[:, :1])], 1)[None]
     rasterizer = Rasterizer(stage.faces[drawn], model.weights.shape[0])
     raster = rasterizer.rasterize(clip, (SIDE, 2 * SIDE))
-    attributes = torch.cat([shot.vertices[0], light, shot.facing[0, :, None], angle.clamp(max=WIDEST)[:, None]], 1)
+    attributes = torch.cat([shot.vertices[0], light, shot.facing[0, :, None], angle.clamp(max=FRONT)[:, None]], 1)
     points, lit, facing, angle = rasterizer.interpolate_pixels(attributes[None], raster, clip).split([3, 3, 1, 1], 1)
     uv = rasterizer.interpolate_pixels(model.uv[None], raster, clip, stage.uv_faces[drawn])
     usual = (rasterizer.texture(albedo[None], uv) * lit).clamp(0, 1)
@@ -128,7 +125,7 @@ def _maps(photo: Tensor, albedo: Tensor, light: Tensor, shot: Shot, place: Tenso
     pixels = stage.camera.project(points)
     found = sample_at(photo, pixels)
     left = (raster.pixels % (2 * SIDE) < SIDE)[:, None]
-    bare = [sample_at(_uncovered(shot, name, covered), pixels) for name in EYES]
+    bare = [sample_at(_uncovered(shot, number, covered), pixels) for number in NUMBERS]
     trust = torch.where(left, *bare) * (facing / FACING).clamp(0, 1)
     mean = _ring_means(found, trust, usual, angle, left)
     image = raster.scatter(torch.cat([found, mean, trust, torch.ones_like(trust)], 1)).permute(0, 3, 1, 2)
@@ -141,24 +138,24 @@ def _maps(photo: Tensor, albedo: Tensor, light: Tensor, shot: Shot, place: Tenso
     return torch.cat(eyes, 3).split([3, 1], 1)
 
 
-def _uncovered(shot: Shot, name: str, covered: int) -> Tensor:
+def _uncovered(shot: Shot, number: int, covered: int) -> Tensor:
     """Where a shot's first frame shows an eye, 0 at its lids, 1 further than `covered` pixels inside, [1, 1, H, W]."""
-    eye = shot.stage.parts_and_empty[shot.raster.ids[:1].long()] == PARTS.index(name)
+    eye = shot.stage.parts_and_empty[shot.raster.ids[:1].long()] == number
     return (2 * box_blur(eye[:, None].float(), covered) - 1).clamp(0, 1)
 
 
 def _with_white(rings: Tensor, usual: Tensor) -> Tensor:
     """Colours [RINGS + 1, 3], the white of the eye alike all the way back: its corners are red, and lids tint what is near them."""
-    angle = torch.arange(len(rings), device=rings.device) * (WIDEST / RINGS)
+    angle = torch.arange(len(rings), device=rings.device) * (FRONT / RINGS)
     brightest = torch.where((angle > WHITE[0]) & (angle < WHITE[1]), rings.mean(1), -1.0).argmax()
     white = rings[brightest] + CLEARER * (usual[brightest] - rings[brightest]).clamp(min=0)
-    back = ((angle - angle[brightest]) / (WIDEST / RINGS) + 1).clamp(0, 1)[:, None]
+    back = ((angle - angle[brightest]) / (FRONT / RINGS) + 1).clamp(0, 1)[:, None]
     return rings + back * (white - rings)
 
 
 def _ring_means(found: Tensor, trust: Tensor, usual: Tensor, angle: Tensor, left: Tensor) -> Tensor:
     """Mean colours [P, 3] of the own eye at each texel's angle [P, 1]: of the found ones by trust [P, 1], else the usual ones."""
-    ring = (angle / WIDEST * RINGS).clamp(0, RINGS - 1e-3)
+    ring = (angle / FRONT * RINGS).clamp(0, RINGS - 1e-3)
     lower, part = ring.long(), ring.frac()
     sums = []
     for side in (left, ~left):

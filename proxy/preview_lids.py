@@ -27,7 +27,7 @@ DARK = 0.35  # most of the skin's brightness that they have
 RIM = 0.006  # metres from the lower margin within which a fitted lid may miss the photo's
 STAINED = (0.08, 0.2)  # difference from bare skin, in the face's brightness: skin .. surely something else
 LEAST = 0.003  # metres of opening below which an eye in the source picture counts as hardly open
-CLOSED = (0.1, 0.5)  # share of the source picture's opening that is gone: eyes still open .. as good as closed
+CLOSED = (0.15, 0.75)  # share of the source picture's opening that is gone: eyes still open .. as good as closed
 
 
 @dataclasses.dataclass(frozen=True)
