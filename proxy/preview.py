@@ -28,7 +28,7 @@ from .warp2d import pixel_grid, sample_pixels
 SEEN = (0.15, 0.45)  # share of a point's present area that the photo must have shown to be trusted: not at all .. fully
 SEEN_FOLD = (0.45, 0.8)  # the same for lids, lips, eyes and mouth, which can be drawn instead
 MOUTH_ROUND = 0.7  # light on a tooth that is seen from the side, against one seen from the front
-SCATTERED = (0.9, 1.15, 1.2)  # powers of the light at a depth: red walls keep red light longest
+SCATTERED = (0.9, 1.1, 1.15)  # powers of the light at a depth: red walls keep red light longest
 RELIGHT = 0.5  # how far a turned surface follows the change of light
 RELIGHT_LIMITS = (0.75, 1.3)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from head_cut import Cut, rings
 
-SKIN, LIP, CAVITY = (0.76, 0.57, 0.48), (0.67, 0.38, 0.36), (0.50, 0.22, 0.21)
+SKIN, LIP, CAVITY = (0.76, 0.57, 0.48), (0.67, 0.38, 0.36), (0.58, 0.28, 0.27)
 TONGUE, GUM, TOOTH = (0.62, 0.31, 0.31), (0.62, 0.33, 0.33), (0.87, 0.84, 0.77)
 BROW = (0.30, 0.20, 0.15)
 # Middle of the brows: distance from the plane of symmetry and height, metres, where MediaPipe sees them on this head.
