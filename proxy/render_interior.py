@@ -9,7 +9,7 @@ from .head_model import PARTS, HeadModel
 
 NEAR = 0.008  # metres from the lips that are still fully lit
 OPEN = 0.015  # the same straight behind their foremost point
-REACH = 0.025  # metres further on at which light has fallen to 1/e
+REACH = 0.018  # metres further on at which light has fallen to 1/e
 DARKEST = 0.25  # share of light at the back of the mouth
 INNER = ("upper_teeth", "lower_teeth", "gums", "tongue", "mouth")
 
