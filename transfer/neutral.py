@@ -77,21 +77,21 @@ def quiet_frames(driver: HeadTrack | HeadMotion, model: HeadModel, share: float 
 
 
 def rest_of(driver: HeadTrack | HeadMotion, model: HeadModel) -> Rest:
-    """Rest of a clip: robust mean over its quiet frames, the expression limited to what a face at rest may have.
+    """Rest of a clip: mean over its quiet frames, the expression limited to what a face at rest may have.
 
     A face that acts in its quiet frames too (a laughing photo) gets that limited rest, and a warning is logged. Raises
     ValueError if no frame is valid.
     """
     quiet = quiet_frames(driver, model)
     joints = torch.stack([rotation.mean(driver.joints[quiet, j]) for j in range(len(JOINTS))])
-    expression = driver.expression[quiet].median(0).values
+    expression = driver.expression[quiet].mean(0)
     reach = model.expression_bounds.abs().amax(1).to(expression)
     away = ((driver.expression[driver.valid] - expression) / reach).norm(dim=-1).median()
     lively = float(((away - STILL) / (LIVELY - STILL)).clamp(0, 1))
     resting = resting_expression(expression, model, lively)
     if float(((expression - resting) / reach).norm()) > RESTLESS:
         logger.warning("no picture shows this face at rest, so a mild form of its calmest look is taken; give neutral_frame if one does")
-    return Rest(resting, joints, driver.translation[quiet].median(0).values)
+    return Rest(resting, joints, driver.translation[quiet].mean(0))
 
 
 def neutral_expression(track: HeadTrack, model: HeadModel, frame: int | None = None) -> Tensor:

@@ -65,7 +65,7 @@ def perform(
         rest, calm = rest_at(raw, settings.neutral_frame), torch.tensor([settings.neutral_frame])
     else:
         rest, calm = driver.rest or rest_of(raw, model), quiet_frames(raw, model)
-    at_rest = None if motion.detail is None else motion.detail[calm.to(motion.detail.device)].median(0).values
+    at_rest = None if motion.detail is None else motion.detail[calm.to(motion.detail.device)].mean(0)
     if like is not None:
         motion = _held(retime(motion, like.fps), len(like))
     motion = smooth_motion(motion, "gaussian", settings.smoothing, settings.smoothing)
