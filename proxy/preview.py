@@ -103,9 +103,11 @@ def compose(known: PreviewSource, shot: Shot) -> Tensor:
     carried = overlay * torch.maximum(seen, fold)
     drawn = (shot.texture(known.albedo) * light).clamp(0, 1)
     cover = (1 - seen) * fold
+    layer = torch.cat([drawn * cover, cover], dim=-1)
     if known.eyes is not None:
-        drawn, cover = _with_eyes(known.eyes, shot, drawn, cover)
-    layer = torch.cat([drawn * cover, cover], dim=-1) * (1 - lash[:, 3:]) + lash
+        layer = _with_eyes(known.eyes, shot, layer)
+    if known.lids is not None:
+        layer = layer * (1 - lash) + lash * known.lids.colour
     flow_and_trust, mesh, share, relit, layer = (
         raster.scatter(torch.cat([moved * trust, trust, moved, carried, relit, layer], dim=-1))
         .permute(0, 3, 1, 2)
@@ -123,26 +125,24 @@ def compose(known: PreviewSource, shot: Shot) -> Tensor:
 
 
 def _lids(known: PreviewSource, shot: Shot) -> tuple[Tensor, Tensor]:
-    """Of closing lids: lashes [t, V, 4] as premultiplied colour and cover, and how little the photo is to be trusted [t, V, 1]."""
+    """Of closing lids: cover of the lashes, and how little the photo is to be trusted, both [t, V, 1]."""
     if known.lids is None:
         nothing = torch.zeros_like(known.vertices[..., :1])
-        return nothing.expand(-1, -1, 4), nothing
-    closed, colour = known.lids.closed(shot), torch.nn.functional.pad(known.lids.colour, (0, 1), value=1.0)
-    return torch.einsum("te,ev,ec->tvc", closed, known.lids.lashes, colour), (closed @ known.lids.stain)[..., None]
+        return nothing, nothing
+    closed = known.lids.closed(shot)
+    return (closed @ known.lids.lashes)[..., None], (closed @ known.lids.stain)[..., None]
 
 
-def _with_eyes(eyes: PreviewEyes, shot: Shot, drawn: Tensor, cover: Tensor) -> tuple[Tensor, Tensor]:
-    """What is drawn [P, 3] and how much of the photo it covers [P, 1], with eyes as they show when they turn or lids move."""
-    moved = eyes.moved(shot)[..., None]
-    eye, moved, place = shot.pixels(eyes.ball.any(0).float()[None, :, None], moved, eyes.place[None])
-    eye = eye > 0.5
+def _with_eyes(eyes: PreviewEyes, shot: Shot, layer: Tensor) -> Tensor:
+    """The drawn layer [P, 4], premultiplied, with eyes as they show when they turn or lids move."""
+    index, left = eyes.pixels(shot)
+    place, moved = (value[index] for value in shot.pixels(eyes.place[None], eyes.moved(shot)[..., None]))
     colour, trust = eyes.at(place)
-    left = 1 - moved * (1 - eyes.shadow(shot))
-    covered = cover + moved * (1 - trust - cover)
+    cover = layer[index, 3:]
+    cover = cover + moved * (1 - trust - cover)
+    left = 1 - moved * (1 - left)
     # Shade on what the photo shows is a dark layer over it.
-    shaded = 1 - (1 - covered) * left
-    colour = colour * left * covered / shaded.clamp(min=1e-6)
-    return torch.where(eye, colour, drawn), torch.where(eye, shaded, cover)
+    return layer.index_copy(0, index, torch.cat([colour * left * cover, 1 - (1 - cover) * left], dim=-1))
 
 
 def _relight(known: PreviewSource, shot: Shot) -> Tensor:

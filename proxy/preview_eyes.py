@@ -77,17 +77,27 @@ class PreviewEyes:
         share = ((change.sqrt() / self.radius - MOVED[0]) / (MOVED[1] - MOVED[0])).clamp(0, 1)  # [t, 2]
         return share @ self.ball.to(share)
 
-    def shadow(self, shot: Shot) -> Tensor:
-        """Light [P, 1] that lids leave to the eyes' pixels among those that `shot` covers; 1 elsewhere."""
+    def pixels(self, shot: Shot) -> tuple[Tensor, Tensor]:
+        """Which [N] of the pixels that `shot` covers show an eye, and the light [N, 1] that lids leave to them."""
         parts = shot.stage.parts_and_empty[shot.raster.ids.long()]
-        eye = torch.isin(parts, parts.new_tensor(NUMBERS)).float()
-        lids = box_blur(box_blur(1 - eye[:, None], self.covered), self.covered)[:, 0]
-        return (1 - SHADOW * lids * eye).flatten()[shot.raster.pixels, None]
+        eye = torch.isin(parts, parts.new_tensor(NUMBERS))
+        index = eye.flatten()[shot.raster.pixels].nonzero()[:, 0]
+        lids = torch.zeros_like(eye, dtype=torch.float32)
+        if len(index) > 0:
+            window = (slice(None), *(_window(eye.any(0).any(axis), 2 * self.covered) for axis in (1, 0)))
+            lids[window] = box_blur(box_blur(1 - eye[window][:, None].float(), self.covered), self.covered)[:, 0]
+        return index, 1 - SHADOW * lids.flatten()[shot.raster.pixels[index], None]
 
     def at(self, place: Tensor) -> tuple[Tensor, Tensor]:
         """Colours [P, 3] and trust [P, 1] at texels [P, 2]."""
         both = sample_at(torch.cat([self.colours, self.trust], 1), place)
         return both[:, :3], both[:, 3:]
+
+
+def _window(used: Tensor, margin: int) -> slice:
+    """Where a row [N] bool is in use, with a margin."""
+    at = used.nonzero()
+    return slice(max(int(at.min()) - margin, 0), int(at.max()) + margin + 1)
 
 
 def _places(model: HeadModel, ball: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class PreviewLids:
 
     lashes: Tensor  # [2, V] 0..1 how much of a vertex they cover when an eye is closed
     stain: Tensor  # [2, V] 0..1 where the photo shows something else than skin on a lower lid
-    colour: Tensor  # [2, 3] of the lashes
+    colour: Tensor  # [4] of the lashes, and 1
     opening: Tensor  # [2] metres
 
     @staticmethod
@@ -65,7 +65,8 @@ class PreviewLids:
             rim = margins[list(upper)]
             darkest = rim[rim.mean(1) <= rim.mean(1).median()].mean(0)
             colour.append(darkest * (DARK * usual.mean() / darkest.mean().clamp(min=1e-3)).clamp(max=1))
-        return PreviewLids(torch.stack(lashes), torch.stack(stain), torch.stack(colour), _opening(model, shot.vertices)[0])
+        colour = torch.nn.functional.pad(torch.stack(colour).mean(0), (0, 1), value=1.0)
+        return PreviewLids(torch.stack(lashes), torch.stack(stain), colour, _opening(model, shot.vertices)[0])
 
     def closed(self, shot: Shot) -> Tensor:
         """How far each eye has closed since the source picture, 0..1, [t, 2]."""

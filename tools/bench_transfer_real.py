@@ -5,7 +5,8 @@
 Driver and result are read alike, by the landmark detector from their pictures (tools/transfer_measures.py). Its noise on a clip is
 what the same frames mirrored read otherwise. Where a driver's measure varies so little that a perfect result read with that noise
 would miss the correlation asked for, there is nothing to correlate: such measures are named with their figures, but not judged.
-A result's own pictures are read with noise too: how far a perfect result could come against both is told with each pair.
+A result's own pictures are read with noise too: about how far a perfect result could come against both is told with each pair.
+It is an estimate: where a mirror changes a reading in step with the expression, results pass it.
 """
 
 from __future__ import annotations
