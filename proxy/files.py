@@ -53,10 +53,11 @@ def save_dataclass(path: str | os.PathLike, value: Any, format: str, version: in
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     """Metadata of a safetensors file. Raises FileNotFoundError, or ValueError if it is none."""
-    return _read(path, tensors=False)[0]
+    return read_safetensors(path, tensors=False)[0]
 
 
-def _read(path: str | os.PathLike, tensors: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+def read_safetensors(path: str | os.PathLike, tensors: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata and tensors of a safetensors file. Raises FileNotFoundError, or ValueError if it is none."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist; give the path of a safetensors file")
     try:
@@ -74,7 +75,7 @@ def load_dataclass(
     Raises FileNotFoundError if there is no such file and ValueError if it is not a safetensors file, of another format
     or version, made with another head model than `model_id`, or lacks a field.
     """
-    metadata, tensors = _read(path)
+    metadata, tensors = read_safetensors(path)
     found = metadata.get(FORMAT_KEY, "none")
     if found != format:
         raise ValueError(f"{path} has format {found}, expected {format}; choose a file that was saved as {format}")
