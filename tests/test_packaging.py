@@ -17,6 +17,6 @@ def test_both_lists_of_requirements_agree_and_leave_torch_alone():
 
 
 def test_every_package_is_listed():
-    folders = {path.parent for top in ("proxy", "transfer", "nodes") for path in (ROOT / top).rglob("__init__.py")}
+    folders = {path.parent for top in ("proxy", "transfer", "dit", "nodes") for path in (ROOT / top).rglob("__init__.py")}
     names = {"expportrait"} | {".".join(["expportrait", *folder.relative_to(ROOT).parts]) for folder in folders}
     assert names == listed("packages")

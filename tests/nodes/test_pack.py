@@ -27,7 +27,7 @@ def test_library_imports_without_comfyui(root, shipped_files):
     modules = [
         ".".join(["expportrait", *path.with_suffix("").parts]).removesuffix(".__init__")
         for path in shipped_files
-        if path.suffix == ".py" and path.parts[0] in ("proxy", "transfer", "cli.py")
+        if path.suffix == ".py" and path.parts[0] in ("proxy", "transfer", "dit", "cli.py")
     ]
     blocked = ("comfy", "comfy_api", "folder_paths")
     code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\nimport expportrait, {', '.join(modules)}"
