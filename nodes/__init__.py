@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .arkit import LoadArkitCurves, SaveArkitCurves
+from .clip import PasteBack, PrepareClip
 from .edit_expression import EditExpression
 from .export import ExportGLB
 from .fit import FitHead, FitOverlay
@@ -42,4 +43,6 @@ class ExpPortraitExtension(ComfyExtension):
             LoadArkitCurves,
             SaveArkitCurves,
             ExportGLB,
+            PrepareClip,
+            PasteBack,
         ]

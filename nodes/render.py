@@ -6,12 +6,13 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..dit.framing import Framing, check_frames
 from ..proxy.frames import Frames
 from ..proxy.preview import render_preview
 from ..proxy.render import MAPS, render_maps
 from ..transfer.motion import HeadMotion
 from .runtime import compute_device, gather
-from .types import CATEGORY, HEAD_MOTION, HEAD_PROXY, BuiltProxy
+from .types import CATEGORY, FRAMING, HEAD_MOTION, HEAD_PROXY, BuiltProxy
 
 LARGEST = 8192
 
@@ -36,6 +37,12 @@ class RenderConditions(io.ComfyNode):
                     optional=True,
                     tooltip="Normals with green pointing down, as DirectX tools want them. Off: green points up (OpenGL).",
                 ),
+                FRAMING.Input(
+                    "framing",
+                    optional=True,
+                    tooltip="From Prepare Clip: draws only what it frames, sharp, at its size and length. Width and height above are "
+                    "not used then.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="One image for each frame of the motion."),
@@ -52,10 +59,16 @@ class RenderConditions(io.ComfyNode):
         width: int = 0,
         height: int = 0,
         directx_normals: bool = False,
+        framing: Framing | None = None,
     ) -> io.NodeOutput:
         device = compute_device()
         proxy, motion, model = head_proxy.proxy.to(device), head_motion.to(device), head_proxy.model.to(device)
-        chunks = render_maps(proxy, motion, model, (map, "mask"), width or None, height or None, directx=directx_normals)
+        camera = None
+        if framing is not None:
+            check_frames(len(motion), framing)
+            motion, camera = motion.select(framing.frame_numbers()), framing.camera(proxy.camera)
+        size = (width or None, height or None)
+        chunks = render_maps(proxy, motion, model, (map, "mask"), *size, directx=directx_normals, camera=camera)
         both = gather((torch.cat([chunk[map].expand(-1, -1, -1, 3), chunk["mask"]], -1) for chunk in chunks), len(motion))
         return io.NodeOutput(both[..., :3], both[..., 3])
 

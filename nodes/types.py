@@ -19,6 +19,7 @@ HEAD_TRACK = io.Custom("EXPPORTRAIT_HEAD_TRACK")  # FittedTrack
 HEAD_PROXY = io.Custom("EXPPORTRAIT_HEAD_PROXY")  # BuiltProxy
 HEAD_MOTION = io.Custom("EXPPORTRAIT_HEAD_MOTION")  # HeadMotion
 GAINS = io.Custom("EXPPORTRAIT_GAINS")  # TransferGains
+FRAMING = io.Custom("EXPPORTRAIT_FRAMING")  # Framing
 
 CATEGORY = "ExpPortrait"
 

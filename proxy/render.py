@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .camera import Camera
 from .head_model import HeadModel
 from .head_proxy import HeadProxy
 from .posing import Shot, Stage, camera_space, check_models, frames_at_once, output_camera
@@ -48,6 +49,7 @@ def render_maps(
     chunk: int = 8,
     directx: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    camera: Camera | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Renders condition maps of a motion (HeadMotion or HeadTrack), at most `chunk` frames at a time.
 
@@ -56,9 +58,9 @@ def render_maps(
     white, one range for the whole motion), mask (coverage), regions (labels in REGION_COLOURS), landmarks (face lines),
     shaded (grey under two lights), textured (the proxy's albedo). The cornea is left out, so the iris is seen.
 
-    The output has the source picture's framing: see `output_camera`; default size is the source's, up to 2048 pixels. Runs on
-    the device of `model`. `progress(done, total)` counts frames. A refined proxy is drawn with its displacement, as in
-    `camera_space`.
+    The output has the source picture's framing: see `output_camera`; default size is the source's, up to 2048 pixels. A
+    `camera` of its own, as a viewport of the source's gives it, takes the place of width and height. Runs on the device of
+    `model`. `progress(done, total)` counts frames. A refined proxy is drawn with its displacement, as in `camera_space`.
 
     Raises ValueError for an unknown map, an empty motion, a bad size, or a proxy or motion of another head model.
     """
@@ -66,7 +68,7 @@ def render_maps(
     if unknown or not maps:
         raise ValueError(f"there is no map {(unknown or [''])[0]!r}; choose from {', '.join(MAPS)}")
     check_models(model, proxy, motion)
-    camera = output_camera(proxy.camera, width, height)
+    camera = camera or output_camera(proxy.camera, width, height)
     if len(motion) < 1:
         raise ValueError("the motion has no frames; transfer at least one frame")
     return _render(proxy, motion, model, tuple(maps), camera, frames_at_once(camera, chunk), directx, progress)
