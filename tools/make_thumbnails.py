@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from expportrait.cli import PORTRAIT
+from expportrait.dit.families import family_named
+from expportrait.dit.framing import crop_images, make_framing
 from expportrait.proxy.build import build_proxy
 from expportrait.proxy.fit import fit_frames
 from expportrait.proxy.frames import Frames, write_image
@@ -25,6 +27,7 @@ from expportrait.transfer.transfer import transfer_motion
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
 SECONDS = (1.2, 2.04)  # of the preset "expressions": a laugh, a surprise
 TURN, TURN_STRENGTH = 3.24, 2.0  # seconds, of the preset "speaking"
+LINES = 0.4  # share of the landmark lines in VACE's control video, as in its workflow
 PERFORMERS = (("driver", "source"), ("source", "other driver"), ("driver", "other driver"))  # whose pose, whose expression
 
 if __name__ == "__main__":
@@ -34,9 +37,11 @@ if __name__ == "__main__":
     proxy = build_proxy(source, track, model, 0, rest_of(track, model).expression)
     preset, rest = load_preset("expressions", model)
     motion = transfer_motion(proxy, Driver(preset, rest), model).select([round(s * preset.fps) for s in SECONDS])
-    maps = next(render_maps(proxy, motion, model, ("normals", "depth")))
+    maps = next(render_maps(proxy, motion, model, ("normals", "depth", "landmarks")))
     preview = torch.cat(list(render_preview(source, proxy, motion, model)))
     portrait = source.permute(1, 2, 0)
+    lines, control = maps["landmarks"], torch.lerp(maps["depth"], maps["landmarks"], LINES)
+    faces = next(crop_images(preview, make_framing(family_named("Wan-Animate"), preview, lines[..., 0], 512, 512, margin=0.15)))
 
     speaking, straight = load_preset("speaking", model)
     turn = Driver(speaking.select([round(TURN * speaking.fps)]), straight)
@@ -48,6 +53,8 @@ if __name__ == "__main__":
     for name, rows in {
         "portrait_and_clip_to_preview": [[portrait, preview[0], preview[1]], [maps["depth"][0], maps["normals"][0], maps["normals"][1]]],
         "two_performers_one_portrait": [[portrait, apart[0][0]], [apart[1][0], apart[2][0]]],
-        "wan_vace_from_maps": [[portrait, maps["depth"][0]], [maps["depth"][1], maps["normals"][1]]],
+        "wan_vace_from_maps": [[portrait, control[0]], [maps["depth"][1], control[1]]],
+        "wan_fun_control_from_depth": [[portrait, maps["depth"][0], maps["depth"][1]]],
+        "wan_animate_from_proxy": [[portrait, faces[0]], [lines[1], faces[1]]],
     }.items():
         write_image(FOLDER / f"{name}.jpg", contact_sheet(rows))

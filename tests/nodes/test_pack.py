@@ -68,7 +68,13 @@ def test_every_node_has_its_help_page_and_no_other(root, node_ids):
 
 def test_workflows_have_thumbnails_and_known_nodes(root, node_ids):
     files = sorted((root / "workflows").glob("*.json"))
-    assert [path.stem for path in files] == ["portrait_and_clip_to_preview", "two_performers_one_portrait", "wan_vace_from_maps"]
+    assert [path.stem for path in files] == [
+        "portrait_and_clip_to_preview",
+        "two_performers_one_portrait",
+        "wan_animate_from_proxy",
+        "wan_fun_control_from_depth",
+        "wan_vace_from_maps",
+    ]
     for path in files:
         with Image.open(path.with_suffix(".jpg")) as thumbnail:
             assert thumbnail.format == "JPEG" and min(thumbnail.size) >= 256
