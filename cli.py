@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .dit.generate_command import add_arguments as add_generate_arguments
+from .dit.generate_command import run_generate
+from .dit.pocket.train_command import add_arguments as add_pocket_arguments
+from .dit.pocket.train_command import train_pocket
 from .proxy.build import best_frame, build_proxy
 from .proxy.calibrated_head import load_calibrated_head
 from .proxy.files import FORMAT_KEY, read_metadata
@@ -247,6 +251,14 @@ def _run_train_transfer(options: argparse.Namespace) -> None:
     train_transfer(options, _model(options), _bar)
 
 
+def _run_train_pocket(options: argparse.Namespace) -> None:
+    train_pocket(options, _model(options), _bar)
+
+
+def _run_generate(options: argparse.Namespace) -> None:
+    run_generate(options, _model(options), _bar)
+
+
 def _run_curves(options: argparse.Namespace) -> None:
     """Motion or curves in, curves or motion out, by the endings of the names."""
     model, into, out = _model(options), Path(options.input), Path(options.out)
@@ -411,6 +423,12 @@ def _parser() -> argparse.ArgumentParser:
 
     train = command("train-transfer", _run_train_transfer, "Train the network that predicts how expressions look on a face.")
     add_train_arguments(train)
+
+    pocket = command("train-pocket", _run_train_pocket, "Make data for the pocket model, train it, export it.")
+    add_pocket_arguments(pocket)
+
+    generation = command("generate", _run_generate, "Make a portrait video with a diffusers Wan pipeline.")
+    add_generate_arguments(generation)
 
     curves = command("curves", _run_curves, "Turn a motion into ARKit curves, or curves into a motion.")
     curves.add_argument("--in", dest="input", required=True, help="motion file, or ARKit curves (.csv of Live Link Face, .json)")

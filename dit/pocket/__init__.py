@@ -1,0 +1,1 @@
+"""The pocket model: a small pixel-space diffusion model that runs on a CPU, and all that trains it."""

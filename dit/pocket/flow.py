@@ -1,0 +1,54 @@
+"""Rectified flow (Liu et al., "Flow Straight and Fast", 2022): x = (1 - sigma) picture + sigma noise, as ComfyUI's CONST has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+STEADY = 0.25  # noise level below which an error of the picture no longer counts more as one of the velocity
+MEAN_LEVEL, SPREAD_LEVEL = 0.4, 1.2  # of the logit of training's noise levels (Esser et al. 2024, logit-normal)
+
+
+def add_noise(picture: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Noisy pictures [B, 3, H, W] at levels sigma [B]."""
+    sigma = sigma[:, None, None, None]
+    return (1 - sigma) * picture + sigma * noise
+
+
+def velocity(noisy: Tensor, picture: Tensor, sigma: float) -> Tensor:
+    """Direction from a predicted picture to noise, per unit of sigma."""
+    return (noisy - picture) / sigma
+
+
+def velocity_weight(sigma: Tensor) -> Tensor:
+    """What a squared error of the picture at sigma [B] counts as one of the velocity, bounded towards sigma = 0."""
+    return sigma.clamp(min=STEADY).reciprocal().square()
+
+
+def random_levels(count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels [count] for training; sampling starts at 1, so a tenth of them is 1."""
+    sigma = torch.sigmoid(MEAN_LEVEL + SPREAD_LEVEL * torch.randn(count, generator=generator))
+    return torch.where(torch.rand(count, generator=generator) < 0.1, torch.ones(()), sigma)
+
+
+def one_noise(height: int, width: int, seed: int) -> Tensor:
+    """Noise [1, 3, H, W] for every frame of a clip: what stays still then keeps its look."""
+    return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def sample(model: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int = 4) -> Tensor:
+    """Pictures [B, 3, H, W] in -1..1 from noise by Euler steps of equal length.
+
+    `model(noisy, sigma [B])` predicts the picture. Raises ValueError for fewer than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"{steps} steps were asked for; sample with at least 1")
+    levels = torch.linspace(1, 0, steps + 1).tolist()
+    x = noise
+    for sigma, following in zip(levels, levels[1:]):
+        picture = model(x, x.new_full((len(x),), sigma))
+        # The last step lands on the prediction itself, without rounding.
+        x = picture if following == 0 else x + (following - sigma) * velocity(x, picture, sigma)
+    return x
