@@ -2,7 +2,8 @@
 
 In Oklab (Ottosson 2020), where lightness and colour are apart and equal steps look equal: each channel gets the source's
 mean and spread over the ring, as in Reinhard et al. 2001. Pixels where the two pictures plainly show different things are
-left out, and the figures are smoothed over time, so that nothing flickers.
+left out, a ring that has little in common (another background) changes nothing, and the figures are smoothed over time, so
+that nothing flickers.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from torch import Tensor
 
 OUTLIER = 2.5  # times the spread of differences beyond which a pixel shows something else
 MAD_TO_SIGMA = 1.4826
+FOREIGN = 0.2  # Oklab: difference of a pixel that no tint explains
+TRUSTED, UNTRUSTED = 0.05, 0.15  # Oklab: RMS left after the match at which it is believed, and at which it is not
 SPREAD = 0.02  # Oklab: contrast below this is noise, and is not stretched
 GAIN_LIMITS = (0.6, 1.6)
 SMOOTHING = 6.0  # frames, sigma
-FEWEST = 48  # pixels that a frame's ring needs
-MOST = 16384
+FEWEST, COMMON = 48, 0.5  # pixels, and share of a frame's ring, that have to show the same
+MOST = 16384  # pixels of a ring that are read
 
 # Linear sRGB to cone responses, and their cube roots to Oklab.
 _TO_CONES = (
@@ -77,14 +80,20 @@ def _inverse(matrix: tuple, like: Tensor) -> Tensor:
 
 
 def _fit(result: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-    """Gain and offset [3] that bring the result's pixels [N, 3] to the source's; none for too few pixels."""
+    """Gain and offset [3] that bring the result's pixels [N, 3] to the source's; 1 and 0 where nothing can be told."""
+    nothing = result.new_ones(3), result.new_zeros(3)
     if len(result) < FEWEST:
-        return result.new_ones(3), result.new_zeros(3)
+        return nothing
     step = -(-len(result) // MOST)
     result, source = to_oklab(result[::step]), to_oklab(source[::step])
     difference = result - source
     apart = (difference - difference.median(0).values).norm(dim=-1)
-    same = apart <= OUTLIER * MAD_TO_SIGMA * apart.median() + 1e-4
+    same = (apart <= OUTLIER * MAD_TO_SIGMA * apart.median() + 1e-4) & (difference.norm(dim=-1) < FOREIGN)
+    if int(same.sum()) < max(FEWEST, COMMON * len(same)):
+        return nothing
     result, source = result[same], source[same]
     gain = ((source.std(0) + SPREAD) / (result.std(0) + SPREAD)).clamp(*GAIN_LIMITS)
-    return gain, source.mean(0) - gain * result.mean(0)
+    offset = source.mean(0) - gain * result.mean(0)
+    left = (result * gain + offset - source).square().sum(-1).mean().sqrt()
+    trust = ((UNTRUSTED - left) / (UNTRUSTED - TRUSTED)).clamp(0, 1)
+    return 1 + trust * (gain - 1), trust * offset

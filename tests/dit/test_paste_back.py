@@ -123,6 +123,18 @@ def test_what_moved_through_the_ring_does_not_count(scene):
     assert (out - source).abs()[:, 55:70, 75:90].mean() < 0.01
 
 
+@pytest.mark.parametrize("other", ["texture", "plain"])
+def test_another_background_tints_nothing(scene, generator, other):
+    source, framing, cut = scene
+    result = cut.clone()
+    edge = torch.ones(128, 128, dtype=torch.bool)
+    edge[20:-20, 20:-20] = False
+    foreign = torch.rand(len(cut), 128, 128, 3, generator=generator) if other == "texture" else torch.tensor([0.1, 0.25, 0.9])
+    result[:, edge] = foreign[:, edge] if other == "texture" else foreign
+    out = paste(source, result, framing, feather=2.0)
+    assert (out - source).abs()[:, 55:65, 75:85].mean() < 0.02
+
+
 def test_the_match_does_not_flicker(generator):
     count = 40
     source = smooth(generator, 1, 90, 90)
