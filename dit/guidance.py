@@ -1,7 +1,7 @@
 """Progressive hybrid guidance (DeX-Portrait 3.4): pose alone decides the first steps, then the expression fades in.
 
 v = v_0 + w (v_c' - v_0), where c' has no expression for the first `hold` of the steps, a linear blend for the next `fade`, and all of
-it after. The same schedule can be written as time ranges of weighted conditions, since a sampler that averages conditions by their
+it after. The same schedule can be written as ranges of steps with weighted conditions, since a sampler that averages conditions by their
 strength computes just that blend.
 """
 
@@ -15,10 +15,10 @@ HOLD, FADE = 1 / 7, 1 / 7  # of the steps: 5 and 5 of the paper's 35
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """From `start` to `end` of the steps (0..1), conditions without and with expression count so much; together 1."""
+    """Steps `start` to `end` - 1, where conditions without and with expression count so much; together 1."""
 
-    start: float
-    end: float
+    start: int
+    end: int
     without: float
     full: float
 
@@ -51,14 +51,14 @@ class Schedule:
         return (step - hold + 1) / (fade + 1) if step < hold + fade else 1.0
 
     def ranges(self, steps: int) -> list[Range]:
-        """The same as time ranges; neighbours of equal weight are one. Raises ValueError for less than one step."""
+        """The same as ranges of steps; neighbours of equal weight are one. Raises ValueError for less than one step."""
         if steps < 1:
             raise ValueError(f"there are {steps} steps; sample at least one")
         found: list[Range] = []
         for step in range(steps):
             weight = self.weight(step, steps)
             if found and found[-1].full == weight:
-                found[-1] = dataclasses.replace(found[-1], end=(step + 1) / steps)
+                found[-1] = dataclasses.replace(found[-1], end=step + 1)
             else:
-                found.append(Range(step / steps, (step + 1) / steps, 1 - weight, weight))
+                found.append(Range(step, step + 1, 1 - weight, weight))
         return found

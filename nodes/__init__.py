@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .adapter import ApplyAdapter, LoadAdapter, PortraitConditioning
 from .arkit import LoadArkitCurves, SaveArkitCurves
 from .clip import PasteBack, PrepareClip
+from .diffusers import GenerateWithDiffusers
 from .edit_expression import EditExpression
 from .export import ExportGLB
 from .fit import FitHead, FitOverlay
+from .guidance import HybridGuidance, HybridGuider
 from .head_model import LoadHeadModel
 from .motion import JoinMotions, LoopMotion, RetimeMotion, SmoothMotion, TrimMotion
 from .proxy import BuildProxy
@@ -45,4 +48,10 @@ class ExpPortraitExtension(ComfyExtension):
             ExportGLB,
             PrepareClip,
             PasteBack,
+            LoadAdapter,
+            ApplyAdapter,
+            PortraitConditioning,
+            HybridGuidance,
+            HybridGuider,
+            GenerateWithDiffusers,
         ]

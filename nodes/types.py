@@ -20,6 +20,7 @@ HEAD_PROXY = io.Custom("EXPPORTRAIT_HEAD_PROXY")  # BuiltProxy
 HEAD_MOTION = io.Custom("EXPPORTRAIT_HEAD_MOTION")  # HeadMotion
 GAINS = io.Custom("EXPPORTRAIT_GAINS")  # TransferGains
 FRAMING = io.Custom("EXPPORTRAIT_FRAMING")  # Framing
+ADAPTER = io.Custom("EXPPORTRAIT_ADAPTER")  # adapter_patch.LoadedAdapter
 
 CATEGORY = "ExpPortrait"
 

@@ -55,6 +55,7 @@ if __name__ == "__main__":
         "two_performers_one_portrait": [[portrait, apart[0][0]], [apart[1][0], apart[2][0]]],
         "wan_vace_from_maps": [[portrait, control[0]], [maps["depth"][1], control[1]]],
         "wan_fun_control_from_depth": [[portrait, maps["depth"][0], maps["depth"][1]]],
+        "wan_i2v_with_portrait_adapter": [[portrait, maps["normals"][0], maps["normals"][1]]],
         "wan_animate_from_proxy": [[portrait, faces[0]], [lines[1], faces[1]]],
     }.items():
         write_image(FOLDER / f"{name}.jpg", contact_sheet(rows))

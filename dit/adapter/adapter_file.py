@@ -92,7 +92,9 @@ def _from_unianimate(tensors: dict[str, Tensor], name: str) -> AdapterFile:
     ends = {key: tuple(control[key].shape[2:]) if key in control else () for key in ("0.weight", f"{last}.weight")}
     if list(ends.values()) != [(3, 3, 3), (1, 2, 2)]:
         raise ValueError(f"{name} has only a part of UniAnimate-DiT's pose encoder; it is damaged, so download it again")
-    lora = {key: value for key, value in tensors.items() if "lora_" in key}
+    # ComfyUI's names for a LoRA: without the adapter's name that peft puts in, below the model's diffusion_model.
+    lora = {key for key in tensors if "lora_" in key and "blocks." in key}
+    lora = {"diffusion_model." + key[key.index("blocks.") :].replace(".default.", "."): tensors[key] for key in lora}
     config = AdapterConfig(
         width=control[f"{last}.weight"].shape[0],
         layers=1 + max((int(n) for key in lora for n in re.findall(r"blocks\.(\d+)\.", key)), default=UNIANIMATE_LAYERS - 1),

@@ -13,6 +13,9 @@ FILE_LISTS = {
     ("ExpPortraitLoadProxy", "file"),
     ("ExpPortraitLoadMotion", "file"),
     ("ExpPortraitLoadArkit", "file"),
+    ("ExpPortraitLoadAdapter", "file"),
+    ("ExpPortraitDiffusers", "pipeline"),
+    ("ExpPortraitDiffusers", "adapter"),
 }
 
 

@@ -15,10 +15,10 @@ def test_the_papers_schedule():
 def test_ranges_cover_every_step_once_and_weigh_as_the_schedule(steps):
     for schedule in (Schedule(), Schedule(0, 0), Schedule(0.5, 0.5), Schedule(1, 0)):
         ranges = schedule.ranges(steps)
-        assert ranges[0].start == 0 and ranges[-1].end == 1
+        assert ranges[0].start == 0 and ranges[-1].end == steps
         assert all(a.end == b.start for a, b in zip(ranges, ranges[1:]))
         for step in range(steps):
-            inside = [r for r in ranges if r.start <= (step + 0.5) / steps < r.end]
+            inside = [r for r in ranges if r.start <= step < r.end]
             assert len(inside) == 1 and inside[0].full == schedule.weight(step, steps)
             assert inside[0].full + inside[0].without == pytest.approx(1)
 

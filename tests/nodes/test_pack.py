@@ -73,6 +73,7 @@ def test_workflows_have_thumbnails_and_known_nodes(root, node_ids):
         "two_performers_one_portrait",
         "wan_animate_from_proxy",
         "wan_fun_control_from_depth",
+        "wan_i2v_with_portrait_adapter",
         "wan_vace_from_maps",
     ]
     for path in files:

@@ -16,10 +16,10 @@ def adapter_of(config=CONFIG, seed=0):
     return PortraitAdapter(config).reset()
 
 
-def awake(adapter, generator):
+def awake(adapter, generator, size=0.1):
     """An adapter as after training: no layer is zero any more."""
     for parameter in adapter.parameters():
-        parameter.data = parameter.data + 0.1 * torch.randn(parameter.shape, generator=generator)
+        parameter.data = parameter.data + size * torch.randn(parameter.shape, generator=generator)
     return adapter
 
 

@@ -44,7 +44,7 @@ def test_unianimate_reads_as_a_pixel_adapter(tmp_path):
     save_file(tensors, tmp_path / "u.safetensors")
     file = load_adapter(tmp_path / "u.safetensors")
     assert (file.config.width, file.config.layers, file.config.inputs, file.config.range) == (64, 3, ("lines",), "unit")
-    assert len(file.lora) == 12
+    assert len(file.lora) == 12 and "diffusion_model.blocks.2.self_attn.q.lora_A.weight" in file.lora
     adapter, lines = file.build(), torch.rand(1, 3, 9, 32, 32)
     found = adapter.encode(lines, lines[:, :, 0])
 

@@ -1,0 +1,223 @@
+"""Nodes of the portrait adapter: load it, attach it to a Wan model, tell it what the head does."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..dit.adapter.adapter import PortraitCondition
+from ..dit.adapter.adapter_file import load_adapter, parse_adapter
+from ..dit.conditioning import AttachedCondition, attach
+from ..dit.framing import Framing, check_frames
+from ..dit.head_conditions import control_video, explicit_numbers, held_motion, reference_geometry
+from ..proxy.frames import Frames
+from ..proxy.posing import output_camera
+from ..transfer.motion import HeadMotion
+from .adapter_patch import LoadedAdapter, apply_adapter
+from .runtime import compute_device, node_progress, result_device
+from .types import ADAPTER, CATEGORY, FRAMING, HEAD_MOTION, HEAD_PROXY, BuiltProxy
+
+FOLDER = "model_patches"
+STRONGEST = 4.0
+
+
+class LoadAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ExpPortraitLoadAdapter",
+            display_name="Load Portrait Adapter",
+            category=CATEGORY,
+            description="Loads a portrait adapter for a Wan model: ExpPortrait's own, UniAnimate-DiT's, or Fun-Control's.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=folder_paths.get_filename_list(FOLDER),
+                    tooltip=f"A file in ComfyUI's models/{FOLDER} folder. It must belong to the Wan model that it is attached to.",
+                )
+            ],
+            outputs=[ADAPTER.Output(display_name="adapter", tooltip="For Apply Portrait Adapter and Portrait Conditioning.")],
+        )
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise(FOLDER, file)
+        if path.endswith((".safetensors", ".sft")):
+            return io.NodeOutput(LoadedAdapter.of(load_adapter(path)))
+        # Other kinds are pickles: the core reads tensors from them and runs nothing.
+        return io.NodeOutput(LoadedAdapter.of(parse_adapter(comfy.utils.load_torch_file(path, safe_load=True), {}, file)))
+
+
+class ApplyAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ExpPortraitApplyAdapter",
+            display_name="Apply Portrait Adapter",
+            category=CATEGORY,
+            description="Attaches a portrait adapter to a Wan model. Without Portrait Conditioning the model works as before.",
+            inputs=[
+                io.Model.Input("model", tooltip="A Wan model, with whatever LoRAs and patches it has."),
+                ADAPTER.Input("adapter", tooltip="Attach a second one with another of these nodes."),
+                io.Float.Input(
+                    "lora_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=STRONGEST,
+                    step=0.05,
+                    tooltip="Strength of the LoRA that came with the adapter, if it has one.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="For any sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model, adapter: LoadedAdapter, lora_strength: float = 1.0) -> io.NodeOutput:
+        return io.NodeOutput(apply_adapter(model, adapter, lora_strength))
+
+
+class PortraitConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ExpPortraitConditioning",
+            display_name="Portrait Conditioning",
+            category=CATEGORY,
+            description="Tells an attached portrait adapter how the head moves: renders what the adapter reads, and encodes it once.",
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="From Wan's own nodes, such as WanImageToVideo."),
+                io.Conditioning.Input("negative", tooltip="Gets the same head, so that guidance does not push against it."),
+                ADAPTER.Input("adapter", tooltip="The adapter that is attached to the model."),
+                io.Latent.Input("latent", tooltip="The latent that is sampled: it tells size and length."),
+                HEAD_PROXY.Input("head_proxy", tooltip="The person."),
+                HEAD_MOTION.Input("head_motion", tooltip="How the head moves; the last frame is held if the video is longer."),
+                _strength("control_strength", "How strongly the video follows the head's geometry."),
+                _strength("reference_strength", "How strongly the source picture's own geometry counts."),
+                _strength("expression_strength", "How strongly the expression code counts."),
+                _percent("start", 0.0, "Share of the sampling after which the head begins to count."),
+                _percent("end", 1.0, "Share of the sampling after which it no longer counts."),
+                io.Image.Input(
+                    "source_image",
+                    optional=True,
+                    tooltip="The picture that the proxy was built from; needed by adapters that read the warped reference.",
+                ),
+                io.Image.Input(
+                    "control_images",
+                    optional=True,
+                    tooltip="Control frames from elsewhere instead of the rendered ones, such as DWPose lines for UniAnimate-DiT.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="The model's VAE; needed by adapters that read latents, such as Fun-Control's."),
+                FRAMING.Input("framing", optional=True, tooltip="From Prepare Clip, if the video shows a part of the source picture only."),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="With the head."),
+                io.Conditioning.Output(display_name="negative", tooltip="With the head."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive,
+        negative,
+        adapter: LoadedAdapter,
+        latent: dict,
+        head_proxy: BuiltProxy,
+        head_motion: HeadMotion,
+        control_strength: float = 1.0,
+        reference_strength: float = 1.0,
+        expression_strength: float = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+        source_image: Tensor | None = None,
+        control_images: Tensor | None = None,
+        vae=None,
+        framing: Framing | None = None,
+    ) -> io.NodeOutput:
+        if not start < end:
+            raise ValueError(f"start is {start} and end is {end}; let the head begin to count before it ends")
+        condition = _encode(adapter, latent["samples"], head_proxy, head_motion, source_image, control_images, vae, framing)
+        attached = AttachedCondition(condition, (control_strength, reference_strength, expression_strength))
+        return io.NodeOutput(*(attach(entries, adapter.uid, attached, start, end) for entries in (positive, negative)))
+
+
+def _strength(name: str, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=1.0, min=0.0, max=STRONGEST, step=0.05, tooltip=tooltip)
+
+
+def _percent(name: str, default: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
+def _encode(
+    loaded: LoadedAdapter,
+    samples: Tensor,
+    built: BuiltProxy,
+    motion: HeadMotion,
+    source: Tensor | None,
+    images: Tensor | None,
+    vae,
+    framing: Framing | None,
+) -> PortraitCondition:
+    """The head as the adapter reads it, for latents [B, C, T, h, w]."""
+    config = loaded.config
+    if samples.ndim != 5:
+        raise ValueError(f"the latent has shape {list(samples.shape)}; give a video latent, such as that of WanImageToVideo")
+    frames, height, width = 4 * (samples.shape[2] - 1) + 1, config.spatial * samples.shape[3], config.spatial * samples.shape[4]
+    device = compute_device()
+    proxy, model = built.proxy.to(device), built.model.to(device)
+    camera = output_camera(proxy.camera, width, height)
+    if framing is not None:
+        check_frames(len(motion), framing)
+        if framing.size != (width, height):
+            raise ValueError(
+                f"the framing is {framing.size[0]} x {framing.size[1]} pixels, but the latent stands for {width} x {height}; give both "
+                f"the size of Prepare Clip"
+            )
+        motion, camera = motion.select(framing.frame_numbers()), framing.camera(proxy.camera)
+    motion = held_motion(motion, frames).to(device)
+    picture = None if source is None else Frames.from_images(source).frame(0).to(device)
+    if images is not None:
+        control = _control_of(images, config, frames, width, height)
+    elif config.control != "none":
+        control = control_video(proxy, motion, model, config, camera, picture, node_progress())
+    else:
+        control = None
+    if control is not None and config.control == "latent":
+        control = _latent_of(control, config, vae)
+    reference = None if config.reference == "none" else reference_geometry(proxy, model, config, camera, picture)
+    numbers = explicit_numbers(motion, model, config) if config.code == "explicit" else None
+    return _run(loaded, control, reference, numbers)
+
+
+def _control_of(images: Tensor, config, frames: int, width: int, height: int) -> Tensor:
+    """Frames [F, H, W, 3] from elsewhere as a control video [1, C, F, H, W]; the last is held."""
+    if config.control == "none" or config.control_channels != 3:
+        raise ValueError(
+            f"the adapter reads {', '.join(config.inputs)}, which pictures cannot give; leave control_images unconnected"
+        )
+    picked = images[[min(k, len(images) - 1) for k in range(frames)], ..., :3].movedim(-1, 1)
+    picked = comfy.utils.common_upscale(picked, width, height, "area", "center")
+    video = picked.transpose(0, 1)[None]
+    return 2 * video - 1 if config.range == "signed" else video
+
+
+def _latent_of(control: Tensor, config, vae) -> Tensor:
+    """Latent of a control video by the model's VAE, which takes colours in 0..1."""
+    if vae is None:
+        raise ValueError("this adapter reads latents of the control video; connect the model's VAE")
+    pictures = (control + 1) / 2 if config.range == "signed" else control
+    return vae.encode(pictures[0].expand(3, -1, -1, -1).permute(1, 2, 3, 0))
+
+
+def _run(loaded: LoadedAdapter, control: Tensor | None, reference: Tensor | None, numbers: Tensor | None) -> PortraitCondition:
+    comfy.model_management.load_model_gpu(loaded.patcher)
+    device, dtype = loaded.patcher.load_device, next(loaded.adapter.parameters()).dtype
+    with torch.no_grad():
+        found = loaded.adapter.encode(*(None if part is None else part.to(device, dtype) for part in (control, reference, numbers)))
+    kept = (None if part is None else part.to(result_device()) for part in (found.control, found.reference, found.expression))
+    return PortraitCondition(*kept)
