@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-STEADY = 0.25  # noise level below which an error of the picture no longer counts more as one of the velocity
-MEAN_LEVEL, SPREAD_LEVEL = 0.4, 1.2  # of the logit of training's noise levels (Esser et al. 2024, logit-normal)
+STEADY = 0.5  # noise level below which an error of the picture no longer counts more as one of the velocity
+MEAN_LEVEL, SPREAD_LEVEL = 1.0, 1.2  # of the logit of training's noise levels (Esser et al. 2024, logit-normal)
+NOISE_ALONE = 0.2  # share of training at the level 1, where sampling starts and the conditions have to tell everything
 
 
 def add_noise(picture: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
@@ -28,9 +29,9 @@ def velocity_weight(sigma: Tensor) -> Tensor:
 
 
 def random_levels(count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels [count] for training; sampling starts at 1, so a tenth of them is 1."""
+    """Noise levels [count] for training."""
     sigma = torch.sigmoid(MEAN_LEVEL + SPREAD_LEVEL * torch.randn(count, generator=generator))
-    return torch.where(torch.rand(count, generator=generator) < 0.1, torch.ones(()), sigma)
+    return torch.where(torch.rand(count, generator=generator) < NOISE_ALONE, torch.ones(()), sigma)
 
 
 def one_noise(height: int, width: int, seed: int) -> Tensor:
