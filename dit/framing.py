@@ -160,9 +160,10 @@ def check_not_empty(images: Tensor) -> None:
 
 
 def same_aspect(size: Size, other: Size) -> bool:
-    """Whether pictures of the two sizes can show the same, but for rounding to whole pixels."""
-    scale = size[0] / other[0]
-    return abs(other[1] * scale - size[1]) <= ASPECT_SLACK * max(1.0, scale)
+    """Whether pictures of the two sizes can show the same, but for rounding one side to whole or even pixels."""
+    wide, tall = size[0] / other[0], size[1] / other[1]
+    slack = ASPECT_SLACK * max(1.0, wide, tall)
+    return min(abs(other[1] * wide - size[1]), abs(other[0] * tall - size[0])) <= slack
 
 
 def scale_box(box: Box, size: Size, other: Size) -> Box:

@@ -53,7 +53,7 @@ class PrepareClip(io.ComfyNode):
                     max=MOST_MARGIN,
                     step=0.05,
                     optional=True,
-                    tooltip="Room around the head on all sides, as a share of its height. 8 takes as much of the picture as there is.",
+                    tooltip="Room around the head on all sides, as a share of its longer side. 8 takes as much of the picture as there is.",
                 ),
                 io.Combo.Input(
                     "length_policy",

@@ -6,6 +6,7 @@ import torch
 from expportrait.dit.families import FAMILIES, family_named
 from expportrait.dit.framing import Framing, crop_images, crop_mask, make_framing
 from expportrait.proxy.camera import Camera
+from expportrait.proxy.posing import output_camera
 
 VACE = family_named("Wan VACE")
 
@@ -62,6 +63,16 @@ def test_a_mask_of_another_size_is_scaled():
     small, large = discs([(50, 40)], 20, 100, 80), discs([(150, 120)], 60, 300, 240)
     boxes = [make_framing(VACE, torch.zeros(1, 240, 300, 3), mask, 64, 64).box for mask in (small, large)]
     assert boxes[0] == pytest.approx(boxes[1], abs=3)
+
+
+@pytest.mark.parametrize("source", [(997, 3001), (3001, 997), (1333, 750), (500, 701)])
+@pytest.mark.parametrize("side", [{"height": 64}, {"width": 512}])
+def test_maps_rendered_smaller_still_frame_the_picture(source, side):
+    small = output_camera(Camera.centred(500.0, *source), **side)
+    mask = torch.zeros(1, small.height, small.width)
+    mask[:, small.height // 4 : small.height // 2, small.width // 4 : small.width // 2] = 1
+    x, y, w, h = make_framing(VACE, torch.zeros(1).expand(1, source[1], source[0], 3), mask, margin=0.0).box
+    assert x <= 0.26 * source[0] and x + w >= 0.47 * source[0] and y <= 0.26 * source[1] and y + h >= 0.47 * source[1]
 
 
 @pytest.mark.parametrize(
