@@ -9,7 +9,6 @@ from pathlib import Path
 
 import av
 import pytest
-from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 import graphs  # noqa: E402
@@ -111,15 +110,16 @@ def make_tiny(graph: dict, comfyui, kind: str) -> None:
         elif value["class_type"] == "CLIPLoader":
             del graph[key]
         elif value["class_type"] == "UNETLoader":
-            write_wan(comfyui.base / "models/diffusion_models" / inputs["unet_name"], kind, seed=len(inputs["unet_name"]))
+            path = comfyui.base / "models/diffusion_models" / inputs["unet_name"]
+            write_wan(path, kind, layers=5 if kind == "animate" else 2, seed=len(path.name))
         elif value["class_type"] == "VAELoader":
             write_vae(comfyui.base / "models/vae" / inputs["vae_name"])
         elif value["class_type"] == "ExpPortraitLoadAdapter":
             write_adapter(comfyui.base / "models/model_patches" / inputs["file"])
-        elif value["class_type"] in ("CLIPVisionLoader", "CLIPVisionEncode") and kind == "i2v_a14b":
-            del graph[key]  # the image encoder's size is fixed in the core, and this kind of Wan does without
-        elif value["class_type"] == "WanImageToVideo":
-            inputs.pop("clip_vision_output", None)
+        elif value["class_type"] in ("CLIPVisionLoader", "CLIPVisionEncode"):
+            del graph[key]  # the image encoder's size is fixed in the core; Wan does without
+        elif "clip_vision_output" in inputs:
+            del inputs["clip_vision_output"]
         elif value["class_type"] == "ExpPortraitPrepareClip":
             inputs |= {"width": SIZE[0], "height": SIZE[1], "max_frames": FRAMES}
         elif "steps" in inputs:
@@ -132,6 +132,7 @@ def make_tiny(graph: dict, comfyui, kind: str) -> None:
     [
         ("wan_vace_from_maps", "vace"),
         ("wan_fun_control_from_depth", "fun_control_a14b"),
+        ("wan_animate_from_proxy", "animate"),
         ("wan_i2v_with_portrait_adapter", "i2v_a14b"),
     ],
 )
@@ -146,21 +147,3 @@ def test_workflow_runs_with_tiny_weights(page, comfyui, root, media, name, kind)
     assert len(videos) == 1 and len(frames) == FRAMES
     assert abs(frames[0].shape[0] - media.portrait_size[1]) <= 1 and abs(frames[0].shape[1] - media.portrait_size[0]) <= 1
     assert abs(frames[0] - frames[-1]).max() > 20  # noise of an untrained model, in the head's box
-
-
-def test_animate_workflow_reaches_its_sampler(page, comfyui, root, media):
-    graph = load(page, root, "wan_animate_from_proxy")
-    put_media(graph, media)
-    make_tiny(graph, comfyui, "i2v")
-    (animate,) = (key for key, value in graph.items() if value["class_type"] == "WanAnimateToVideo")
-    del graph[animate]["inputs"]["clip_vision_output"]  # the image encoder's size is fixed in the core, so there is no tiny one
-    needed, new = set(), {animate}
-    while new:
-        needed |= new
-        links = [link for key in new for link in graph[key]["inputs"].values() if isinstance(link, list)]
-        new = {link[0] for link in links} - needed
-    graph = {key: value for key, value in graph.items() if key in needed}
-    graph |= {"save": graphs.node("SaveLatent", samples=[animate, 2], filename_prefix="animate")}
-    (latent,) = comfyui.saved(comfyui.run(graph, seconds=600), "latents")
-    shape = load_file(latent)["latent_tensor"].shape
-    assert list(shape) == [1, 16, 1 + (FRAMES + 3) // 4, SIZE[1] // 8, SIZE[0] // 8]

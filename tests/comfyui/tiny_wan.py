@@ -4,7 +4,8 @@ Key names are those of the published checkpoints, shapes those that ComfyUI 0.12
 with a seed, scaled by their fan-in, so that what a model makes of its inputs stays of order one. Control branches, which real
 training starts at zero, are not zero: what is fed to them has to show in the result. Width and depth are free (the core takes
 one head per 128 channels), the text is always 4096 wide. The core finds every size in the file, for the VAE too; only the
-Wan 2.2 VAE, the image encoder and the text encoder have fixed sizes and are not made here.
+Wan 2.2 VAE, the image encoder and the text encoder have fixed sizes and are not made here. Wan-Animate's face encoder has one
+of 39 million parameters, so its file is large.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ CHANNELS = {  # kind: channels in, channels out, has an image branch (CLIP), cha
     "fun_control": (48, 16, True, 0),  # Wan 2.1 Fun-Control
     "fun_control_ref": (48, 16, True, 16),  # Wan 2.1 Fun-Control V1.1
     "fun_control_a14b": (52, 16, False, 16),  # one expert of Wan 2.2 Fun-Control A14B
+    "animate": (36, 16, True, 0),  # Wan-Animate
 }
+FACE = (32, 64, 128, 256, 512, 512, 512, 512)  # channels of Wan-Animate's face encoder, each half as large as the one before
+MOTION, FACE_HEADS, FACE_EVERY = 512, 4, 5  # width of its code, heads, and blocks to a face attention
 VACE_CHANNELS = 96  # 16 inactive, 16 reactive, 64 mask
 VAE_CHANNELS = 16
 
@@ -36,7 +40,8 @@ def write_wan(
 ) -> Path:
     """Writes a Wan of a `kind` in CHANNELS for `UNETLoader`; returns `path`.
 
-    `width` is a multiple of 128, `vace_layers` divides `layers`; with the defaults about 3 million parameters in float32.
+    `width` is a multiple of 128, `vace_layers` divides `layers`, which for Wan-Animate are a multiple of 5; with the
+    defaults about 3 million parameters in float32.
     """
     shapes = wan_shapes(kind, width, layers, ffn, vace_layers)
     return _write(path, shapes, seed)
@@ -89,6 +94,8 @@ def wan_shapes(kind: str, width: int, layers: int, ffn: int, vace_layers: int = 
         for index in range(vace_layers):
             shapes |= _block(f"vace_blocks.{index}", width, ffn, False)
             shapes |= _affine(f"vace_blocks.{index}.after_proj", width, width)
+    if kind == "animate":
+        shapes |= _face_shapes(width, layers)
     return shapes
 
 
@@ -135,6 +142,30 @@ def _block(name: str, width: int, ffn: int, has_image: bool) -> Shapes:
     return shapes
 
 
+def _face_shapes(width: int, layers: int) -> Shapes:
+    """What Wan-Animate adds: pose embedding, motion encoder of the face video, and attention to it."""
+    shapes = _affine("pose_patch_embedding", width, 16, 1, 2, 2)
+    convs = "motion_encoder.enc.net_app.convs"
+    shapes |= {f"{convs}.0.0.weight": (FACE[0], 3, 1, 1), f"{convs}.0.1.bias": (1, FACE[0], 1, 1)}
+    for index, (before, after) in enumerate(zip(FACE, FACE[1:]), 1):
+        shapes |= {f"{convs}.{index}.conv1.0.weight": (before, before, 3, 3), f"{convs}.{index}.conv1.1.bias": (1, before, 1, 1)}
+        shapes |= {f"{convs}.{index}.conv2.1.weight": (after, before, 3, 3), f"{convs}.{index}.conv2.2.bias": (1, after, 1, 1)}
+        shapes |= {f"{convs}.{index}.skip.1.weight": (after, before, 1, 1)}
+        shapes |= {f"{convs}.{index}.{branch}.0.kernel": (4, 4) for branch in ("conv2", "skip")}
+    shapes |= {f"{convs}.{len(FACE)}.weight": (MOTION, FACE[-1], 4, 4), "motion_encoder.dec.direction.weight": (512, 20)}
+    for index in range(5):
+        shapes |= _affine(f"motion_encoder.enc.fc.{index}", MOTION if index < 4 else 20, MOTION)
+    inner = 1024
+    shapes |= _affine("face_encoder.conv1_local.conv", inner * FACE_HEADS, MOTION, 3)
+    shapes |= {**_affine("face_encoder.conv2.conv", inner, inner, 3), **_affine("face_encoder.conv3.conv", inner, inner, 3)}
+    shapes |= {**_affine("face_encoder.out_proj", width, inner), "face_encoder.padding_tokens": (1, 1, 1, width)}
+    for index in range(layers // FACE_EVERY):
+        name = f"face_adapter.fuser_blocks.{index}"
+        shapes |= {**_affine(f"{name}.linear1_kv", 2 * width, width), **_affine(f"{name}.linear1_q", width, width)}
+        shapes |= {**_affine(f"{name}.linear2", width, width), f"{name}.q_norm.weight": (128,), f"{name}.k_norm.weight": (128,)}
+    return shapes
+
+
 def _residual(name: str, before: int, after: int) -> Shapes:
     shapes = {
         f"{name}.residual.0.gamma": (before, 1, 1, 1),
@@ -172,7 +203,15 @@ def _write(path: Path, shapes: Shapes, seed: int) -> Path:
 
 
 def _values(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Ones for scales of norms, else normal values: of variance 1 / fan-in for weights, small for biases and modulations."""
+    """Ones for scales of norms, else normal values: of variance 1 / fan-in for weights, small for biases and modulations.
+
+    The motion encoder has a blur as buffers, and weights of variance 1 that it scales itself.
+    """
+    if name.endswith("kernel"):
+        blur = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        return torch.outer(blur, blur)
+    if name.startswith("motion_encoder") and name.endswith("weight"):
+        return torch.randn(shape, generator=generator)
     if name.endswith("gamma") or (name.endswith("weight") and len(shape) == 1):
         return torch.ones(shape)
     fan_in = torch.Size(shape[1:]).numel()
