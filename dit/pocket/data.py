@@ -34,6 +34,7 @@ SEED_SPAN = 1_000_000  # people that a seed has; torch's CPU generator reads onl
 TEXTURE = 384
 FOCAL, SIZE = (1.3, 3.0), (0.50, 0.74)  # over the picture's side: focal length, and height of the head
 IDENTITY_ERROR, EXPRESSION_ERROR, TURN_ERROR, PLACE_ERROR = 0.3, 0.04, 0.012, 0.0008  # of fits: deviations, shares, radians, metres
+STILL, LIVELY, CARELESS = 0.4, (0.15, 1.2), (0.1, 1.2)  # poses of source pictures, of clips, and what fits have of these errors
 FOCUS_LEVELS = 3  # of the map that tells where errors count: person, head, mouth and eyes
 
 
@@ -61,20 +62,23 @@ class ExampleMaker:
         light, backdrop = self.studio.light(dice, person), self.studio.backdrop(dice)
         focal = self.side * dice.uniform(*FOCAL)
         camera, size = Camera.centred(focal, self.side, self.side), dice.uniform(*SIZE)
-        still = self.studio.poses(dice, 1, focal, size, still=True)
-        poses = self.studio.poses(dice, 2 if in_motion else frames, focal, size)
+        still = self.studio.poses(dice, 1, focal, size, STILL)
+        # Most real clips turn little and are fitted well, some are not: the model has to see both.
+        poses = self.studio.poses(dice, 2 if in_motion else frames, focal, size, dice.uniform(*LIVELY))
         poses = _path(poses, frames) if in_motion else poses
+        careless = dice.uniform(*CARELESS)
         source, photo = (self.studio.photograph(person, each, camera, light, backdrop) for each in (still, poses))
-        proxy = self._proxy(dice, person.identity, still, camera, source)
+        proxy = self._proxy(dice, person.identity, still, camera, source, careless)
         maker = ConditionMaker(source.images[0], proxy, self.model, camera, _soft(source.person)[0, 0])
-        seen = maker.frames(self._misfit(dice, poses, together=in_motion))
+        seen = maker.frames(self._misfit(dice, poses, careless, together=in_motion))
         return Example(maker.reference()[0], seen.control, seen.code, photo.images, _focus(photo))
 
-    def _proxy(self, dice: Dice, identity: Tensor, still: Poses, camera: Camera, source: Photo) -> HeadProxy:
-        fitted = self._misfit(dice, still)
+    def _proxy(self, dice: Dice, identity: Tensor, still: Poses, camera: Camera, source: Photo, careless: float = 1.0) -> HeadProxy:
+        """The proxy that a fit to the source picture finds, its errors scaled by `careless`."""
+        fitted = self._misfit(dice, still, careless)
         proxy = HeadProxy(
             model_id=self.model.model_id,
-            identity=identity + IDENTITY_ERROR * dice.normal(len(identity)),
+            identity=identity + careless * IDENTITY_ERROR * dice.normal(len(identity)),
             albedo=torch.zeros(3, 1, 1),
             albedo_confidence=torch.zeros(1, 1, 1),
             neutral=torch.zeros_like(fitted.expression[0]),
@@ -90,15 +94,15 @@ class ExampleMaker:
         albedo, confidence = unwrap_albedo(source.images, _soft(source.person), shot, TEXTURE)
         return dataclasses.replace(proxy, albedo=albedo, albedo_confidence=confidence)
 
-    def _misfit(self, dice: Dice, poses: Poses, together: bool = False) -> Poses:
+    def _misfit(self, dice: Dice, poses: Poses, careless: float, together: bool = False) -> Poses:
         """Poses as a fit finds them, each with errors of its own or all with the same."""
         count = 1 if together else len(poses.expression)
         low, high = self.model.expression_bounds.unbind(1)
         active = (poses.expression.abs() > 0.01).float()
-        expression = poses.expression + EXPRESSION_ERROR * (0.3 + 2 * active) * dice.normal(count, len(low))
+        expression = poses.expression + careless * EXPRESSION_ERROR * (0.3 + 2 * active) * dice.normal(count, len(low))
         joints, place = poses.joints.clone(), dice.normal(count, 3) * torch.tensor([1.0, 1.0, 4.0])
-        joints[:, 1:] += TURN_ERROR * dice.normal(count, joints.shape[1] - 1, 3)
-        return Poses(torch.minimum(torch.maximum(expression, low), high), joints, poses.translation + PLACE_ERROR * place)
+        joints[:, 1:] += careless * TURN_ERROR * dice.normal(count, joints.shape[1] - 1, 3)
+        return Poses(torch.minimum(torch.maximum(expression, low), high), joints, poses.translation + careless * PLACE_ERROR * place)
 
 
 def _path(ends: Poses, frames: int) -> Poses:

@@ -22,7 +22,6 @@ from .waves import Dice
 GAMMA = 2.2
 HEAD_CENTRE, HEAD_HEIGHT = (0.0, 0.735, 0.05), 0.215  # metres, of the model at rest
 TURN = (9.0, 19.0, 7.0)  # degrees: standard deviations of pitch, yaw and roll
-STILL = 0.5  # what the source picture has of that, and of expression
 OVERSAMPLE = 2
 
 
@@ -72,9 +71,9 @@ class Studio:
         focus = torch.stack([model.regions["lips"], model.regions["lids"], seen]).amax(0)
         self._marks = torch.stack([head, focus], 1)  # [V, 2]
 
-    def poses(self, dice: Dice, count: int, focal: float, size: float, still: bool = False) -> Poses:
-        """Random poses; `size` is the head's height over the picture's. Still ones are as people stand for a portrait."""
-        model, calm = self.model, STILL if still else 1.0
+    def poses(self, dice: Dice, count: int, focal: float, size: float, lively: float = 1.0) -> Poses:
+        """Random poses; `size` is the head's height over the picture's, `lively` scales turns, shifts and expressions."""
+        model = self.model
         drivers = random_drivers(model, max(3, count), dice.generator)
         pick = torch.randperm(len(drivers.expression), generator=dice.generator)[:count]
         expression, joints = drivers.expression[pick].clone(), drivers.joints[pick].clone()
@@ -84,15 +83,15 @@ class Studio:
             if dice.chance(0.2):
                 for side in ("Left", "Right"):
                     expression[row, model.expression_index("eyeBlink" + side)] = dice.uniform(0.4, 1)
-        turn = torch.deg2rad(torch.tensor(TURN)) * dice.normal(count, 3) * calm
+        turn = torch.deg2rad(torch.tensor(TURN)) * dice.normal(count, 3) * lively
         joints[:, JOINTS.index("head")], joints[:, JOINTS.index("neck")] = 0.75 * turn, 0.25 * turn
         gaze = 0.2 * dice.normal(count, 3) * torch.tensor([0.6, 1.0, 0.0])
         joints[:, JOINTS.index("left_eye")], joints[:, JOINTS.index("right_eye")] = gaze, gaze
-        size = size * torch.exp(0.04 * dice.normal(count))
+        size = size * torch.exp(0.04 * lively * dice.normal(count))
         distance = focal * HEAD_HEIGHT / (size * self.side)
-        shift = 0.035 * self.side * dice.normal(count, 2) * calm * (distance / focal)[:, None]
+        shift = 0.035 * self.side * dice.normal(count, 2) * lively * (distance / focal)[:, None]
         place = torch.cat([shift, -distance[:, None]], 1) - torch.tensor(HEAD_CENTRE) * torch.tensor([1.0, 1.0, 0.0])
-        return Poses(calm * expression, joints, place)
+        return Poses(min(1.0, 0.3 + lively) * expression, joints, place)
 
     def light(self, dice: Dice, person: Person) -> Light:
         """A random light, exposed for the person's face more or less well."""

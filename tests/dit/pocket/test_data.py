@@ -73,7 +73,7 @@ def test_at_the_sources_own_pose_the_warp_is_the_source_and_all_of_it_valid(make
         studio, dice = maker.studio, Dice(torch.Generator().manual_seed(0))
         person = studio.people.random(dice.generator)
         camera = Camera.centred(2.0 * SIDE, SIDE, SIDE)
-        still = studio.poses(dice, 1, camera.focal, 0.6, still=True)
+        still = studio.poses(dice, 1, camera.focal, 0.6, 0.4)
         photo = studio.photograph(person, still, camera, studio.light(dice, person), studio.backdrop(dice))
         proxy = maker._proxy(dice, person.identity, still, camera, photo)
         conditions = ConditionMaker(photo.images[0], proxy, maker.model, camera, photo.person[0, 0])
