@@ -124,10 +124,10 @@ def head_box(mask: Tensor, source: Size) -> Box:
 def crop_images(images: Tensor, framing: Framing, chunk: int = 16) -> Iterator[Tensor]:
     """The framing's box of images [T, H, W, C] at its size and length, in chunks [t, h, w, 3]; edges go on outside the picture.
 
-    One picture stays one. Raises ValueError for a clip of another length, or another aspect.
+    C is 1 (grey), 3, or 4 (alpha is dropped). One picture stays one. Raises ValueError for a clip of another length, or another aspect.
     """
     check_not_empty(images)
-    return _crop(images[..., :3], framing, CUBIC, chunk)
+    return _crop(images[..., :3].expand(-1, -1, -1, 3), framing, CUBIC, chunk)
 
 
 def crop_mask(mask: Tensor, framing: Framing, chunk: int = 16) -> Iterator[Tensor]:

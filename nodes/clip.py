@@ -95,6 +95,7 @@ class PrepareClip(io.ComfyNode):
         length_policy: LengthPolicy = "hold",
         max_frames: int = 0,
     ) -> io.NodeOutput:
+        mask = _batch(mask)
         if framing is None:
             framing = make_framing(family_named(family), images, mask, width, height, margin, length_policy, max_frames)
         cut = gather(crop_images(images, framing), 1 if len(images) == 1 else framing.length)
@@ -104,6 +105,11 @@ class PrepareClip(io.ComfyNode):
         else:
             head = gather(crop_mask(mask, framing), 1 if len(mask) == 1 else framing.length)
         return io.NodeOutput(cut, head, framing, width, height, framing.length)
+
+
+def _batch(mask: Tensor | None) -> Tensor | None:
+    """A mask as [T, H, W]; some nodes give a single one as [H, W]."""
+    return mask[None] if mask is not None and mask.ndim == 2 else mask
 
 
 def _side(name: str) -> io.Int.Input:
@@ -168,5 +174,5 @@ class PasteBack(io.ComfyNode):
         feather: float = 24.0,
         colour_match: float = 1.0,
     ) -> io.NodeOutput:
-        chunks = paste_back(source_images, result_images, framing, mask, feather, colour_match)
+        chunks = paste_back(source_images, result_images, framing, _batch(mask), feather, colour_match)
         return io.NodeOutput(gather(chunks, min(len(result_images), framing.kept)))

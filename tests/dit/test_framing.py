@@ -65,6 +65,14 @@ def test_a_mask_of_another_size_is_scaled():
     assert boxes[0] == pytest.approx(boxes[1], abs=3)
 
 
+def test_grey_and_alpha_become_three_channels(generator):
+    grey = torch.rand(1, 40, 60, 1, generator=generator)
+    framing = make_framing(VACE, grey)
+    with_alpha = torch.cat([grey.expand(-1, -1, -1, 3), torch.zeros_like(grey)], -1)
+    cut = all_of(crop_images(grey, framing))
+    assert cut.shape[-1] == 3 and torch.equal(cut, all_of(crop_images(with_alpha, framing)))
+
+
 @pytest.mark.parametrize("source", [(997, 3001), (3001, 997), (1333, 750), (500, 701)])
 @pytest.mark.parametrize("side", [{"height": 64}, {"width": 512}])
 def test_maps_rendered_smaller_still_frame_the_picture(source, side):
