@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import comfy.model_management
 import comfy.utils
 import folder_paths
@@ -12,14 +14,17 @@ from torch import Tensor
 from ..dit.adapter.adapter import PortraitCondition
 from ..dit.adapter.adapter_file import load_adapter, parse_adapter
 from ..dit.conditioning import AttachedCondition, attach
+from ..dit.face_crops import face_crops
 from ..dit.framing import Framing, check_frames
-from ..dit.head_conditions import control_video, explicit_numbers, held_motion, reference_geometry
+from ..dit.head_conditions import control_video, explicit_numbers, reference_geometry
+from ..proxy.camera import Camera
 from ..proxy.frames import Frames
+from ..proxy.head_track import HeadTrack
 from ..proxy.posing import output_camera
 from ..transfer.motion import HeadMotion
 from .adapter_patch import LoadedAdapter, apply_adapter
 from .runtime import compute_device, node_progress, result_device
-from .types import ADAPTER, CATEGORY, FRAMING, HEAD_MOTION, HEAD_PROXY, BuiltProxy
+from .types import ADAPTER, CATEGORY, FRAMING, HEAD_MOTION, HEAD_PROXY, HEAD_TRACK, BuiltProxy, FittedTrack
 
 FOLDER = "model_patches"
 STRONGEST = 4.0
@@ -112,6 +117,12 @@ class PortraitConditioning(io.ComfyNode):
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="The model's VAE; needed by adapters that read latents, such as Fun-Control's."),
                 FRAMING.Input("framing", optional=True, tooltip="From Prepare Clip, if the video shows a part of the source picture only."),
+                io.Image.Input(
+                    "performer_images",
+                    optional=True,
+                    tooltip="The performer's frames, for adapters that read the expression from a face; one for each frame of the motion.",
+                ),
+                HEAD_TRACK.Input("performer_track", optional=True, tooltip="The fit of these frames: it tells where the face is."),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="With the head."),
@@ -137,10 +148,14 @@ class PortraitConditioning(io.ComfyNode):
         control_images: Tensor | None = None,
         vae=None,
         framing: Framing | None = None,
+        performer_images: Tensor | None = None,
+        performer_track: FittedTrack | None = None,
     ) -> io.NodeOutput:
         if not start < end:
             raise ValueError(f"start is {start} and end is {end}; let the head begin to count before it ends")
-        condition = _encode(adapter, latent["samples"], head_proxy, head_motion, source_image, control_images, vae, framing)
+        performer = None if performer_images is None or performer_track is None else (performer_images, performer_track.track)
+        shown = _Shown(latent["samples"], head_proxy, head_motion, source_image, control_images, vae, framing, performer)
+        condition = _encode(adapter, shown)
         attached = AttachedCondition(condition, (control_strength, reference_strength, expression_strength))
         return io.NodeOutput(*(attach(entries, adapter.uid, attached, start, end) for entries in (positive, negative)))
 
@@ -153,45 +168,65 @@ def _percent(name: str, default: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
 
 
-def _encode(
-    loaded: LoadedAdapter,
-    samples: Tensor,
-    built: BuiltProxy,
-    motion: HeadMotion,
-    source: Tensor | None,
-    images: Tensor | None,
-    vae,
-    framing: Framing | None,
-) -> PortraitCondition:
-    """The head as the adapter reads it, for latents [B, C, T, h, w]."""
-    config = loaded.config
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """What Portrait Conditioning was given."""
+
+    samples: Tensor  # [B, C, T, h, w] latent
+    built: BuiltProxy
+    motion: HeadMotion
+    source: Tensor | None
+    images: Tensor | None
+    vae: object
+    framing: Framing | None
+    performer: tuple[Tensor, HeadTrack] | None
+
+
+def _encode(loaded: LoadedAdapter, shown: _Shown) -> PortraitCondition:
+    """The head as the adapter reads it, for the latent's size and length."""
+    config, samples = loaded.config, shown.samples
     if samples.ndim != 5:
         raise ValueError(f"the latent has shape {list(samples.shape)}; give a video latent, such as that of WanImageToVideo")
     frames, height, width = 4 * (samples.shape[2] - 1) + 1, config.spatial * samples.shape[3], config.spatial * samples.shape[4]
     device = compute_device()
-    proxy, model = built.proxy.to(device), built.model.to(device)
-    camera = output_camera(proxy.camera, width, height)
+    proxy, model = shown.built.proxy.to(device), shown.built.model.to(device)
+    numbers, camera = _framed(shown, proxy.camera, frames, width, height)
+    motion = shown.motion.select(numbers).to(device)
+    picture = None if shown.source is None else Frames.from_images(shown.source).frame(0).to(device)
+    control = None
+    if shown.images is not None:
+        control = _control_of(shown.images, config, frames, width, height)
+    elif config.control != "none":
+        control = control_video(proxy, motion, model, config, camera, picture, node_progress())
+    if control is not None and config.control == "latent":
+        control = _latent_of(control, config, shown.vae)
+    reference = None if config.reference == "none" else reference_geometry(proxy, model, config, camera, picture)
+    explicit = explicit_numbers(motion, model, config) if config.code == "explicit" else None
+    return _run(loaded, control, reference, explicit, _faces(shown, numbers) if config.code == "face" else None)
+
+
+def _framed(shown: _Shown, camera: Camera, frames: int, width: int, height: int) -> tuple[list[int], Camera]:
+    """Which frames of the motion the video shows, the last one held, and the camera that sees them."""
+    count, framing = len(shown.motion), shown.framing
+    numbers, camera_now = list(range(count)), output_camera(camera, width, height)
     if framing is not None:
-        check_frames(len(motion), framing)
+        check_frames(count, framing)
         if framing.size != (width, height):
             raise ValueError(
                 f"the framing is {framing.size[0]} x {framing.size[1]} pixels, but the latent stands for {width} x {height}; give both "
                 f"the size of Prepare Clip"
             )
-        motion, camera = motion.select(framing.frame_numbers()), framing.camera(proxy.camera)
-    motion = held_motion(motion, frames).to(device)
-    picture = None if source is None else Frames.from_images(source).frame(0).to(device)
-    if images is not None:
-        control = _control_of(images, config, frames, width, height)
-    elif config.control != "none":
-        control = control_video(proxy, motion, model, config, camera, picture, node_progress())
-    else:
-        control = None
-    if control is not None and config.control == "latent":
-        control = _latent_of(control, config, vae)
-    reference = None if config.reference == "none" else reference_geometry(proxy, model, config, camera, picture)
-    numbers = explicit_numbers(motion, model, config) if config.code == "explicit" else None
-    return _run(loaded, control, reference, numbers)
+        numbers, camera_now = framing.frame_numbers(), framing.camera(camera)
+    if not numbers:
+        raise ValueError("the motion has no frames; transfer at least one frame")
+    return [numbers[min(k, len(numbers) - 1)] for k in range(frames)], camera_now
+
+
+def _faces(shown: _Shown, numbers: list[int]) -> Tensor:
+    if shown.performer is None:
+        raise ValueError("this adapter reads the expression from a face; connect the performer's images and their fit")
+    images, track = shown.performer
+    return face_crops(Frames.from_images(images), track.landmarks, [min(k, len(track) - 1) for k in numbers])
 
 
 def _control_of(images: Tensor, config, frames: int, width: int, height: int) -> Tensor:
@@ -214,10 +249,11 @@ def _latent_of(control: Tensor, config, vae) -> Tensor:
     return vae.encode(pictures[0].expand(3, -1, -1, -1).permute(1, 2, 3, 0))
 
 
-def _run(loaded: LoadedAdapter, control: Tensor | None, reference: Tensor | None, numbers: Tensor | None) -> PortraitCondition:
+def _run(loaded: LoadedAdapter, *parts: Tensor | None) -> PortraitCondition:
+    """Encodes control, reference, explicit numbers and faces, each of which may be None."""
     comfy.model_management.load_model_gpu(loaded.patcher)
     device, dtype = loaded.patcher.load_device, next(loaded.adapter.parameters()).dtype
     with torch.no_grad():
-        found = loaded.adapter.encode(*(None if part is None else part.to(device, dtype) for part in (control, reference, numbers)))
+        found = loaded.adapter.encode(*(None if part is None else part.to(device, dtype) for part in parts))
     kept = (None if part is None else part.to(result_device()) for part in (found.control, found.reference, found.expression))
     return PortraitCondition(*kept)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from .config import AdapterConfig
 from .encoders import LatentControlEncoder, PixelControlEncoder, ReferenceEncoder
 from .expression import ExplicitCode, ExpressionAttention, ExpressionTokens
+from .face_encoder import SIZE as FACE
+from .face_encoder import FaceEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +36,14 @@ class PortraitAdapter(nn.Module):
         self.control = None if encoder is None else encoder(config, operations)
         self.reference = None if config.reference == "none" else ReferenceEncoder(config, operations)
         self.explicit = ExplicitCode(config, operations) if config.code == "explicit" else None
+        self.face = FaceEncoder(config.code_size, operations) if config.code == "face" else None
         self.expression = None if config.code == "none" else ExpressionTokens(config, operations)
         self.attention = nn.ModuleDict({str(block): ExpressionAttention(config, operations) for block in config.expression_blocks})
 
     def reset(self) -> PortraitAdapter:
         """Random layers, as each kind of layer starts, but zero where a branch ends. Returns itself."""
         for module in self.modules():
-            if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
+            if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.GroupNorm)):
                 module.reset_parameters()
         last = [] if self.control is None else [self.control.project]
         last += [] if self.reference is None else [self.reference.stack[-1]]
@@ -59,30 +62,29 @@ class PortraitAdapter(nn.Module):
         control: Tensor | None = None,
         reference: Tensor | None = None,
         numbers: Tensor | None = None,
-        codes: Tensor | None = None,
+        faces: Tensor | None = None,
     ) -> PortraitCondition:
         """Encodes what is given.
 
         control [B, C, F, H, W] (or latents of it, for the latent kind), reference [B, C, H, W], numbers [B, F, N] of the explicit
-        code or codes [B, F, code size] of a face encoder. Raises ValueError for a part that the adapter has no branch for, or that
-        has the wrong shape.
+        code or faces [B, F, 3, 224, 224] in -1..1 for the face encoder. Raises ValueError for a part that the adapter has no branch
+        for, or that has the wrong shape.
         """
-        self._check(control, reference, numbers, codes)
-        if numbers is not None:
-            codes = self.explicit(numbers)
+        self._check(control, reference, numbers, faces)
+        codes = self.explicit(numbers) if numbers is not None else self.face(faces) if faces is not None else None
         return PortraitCondition(
             control=None if control is None else self.control.features(control),
             reference=None if reference is None else self.reference(reference),
             expression=None if codes is None else self.expression(codes),
         )
 
-    def _check(self, control: Tensor | None, reference: Tensor | None, numbers: Tensor | None, codes: Tensor | None) -> None:
+    def _check(self, control: Tensor | None, reference: Tensor | None, numbers: Tensor | None, faces: Tensor | None) -> None:
         config = self.config
         for name, given, branch in (
             ("control video", control, self.control),
             ("reference", reference, self.reference),
             ("explicit expression", numbers, self.explicit),
-            ("expression code", codes, self.expression),
+            ("face", faces, self.face),
         ):
             if given is not None and branch is None:
                 raise ValueError(f"a {name} was given, but this adapter has no part that reads it; leave it unconnected")
@@ -98,11 +100,13 @@ class PortraitAdapter(nn.Module):
             step = 2 * config.spatial
             if height % step or width % step:
                 raise ValueError(f"the control video is {width} x {height} pixels; both must be multiples of {step}")
-        for name, given, size in (("explicit expression", numbers, config.explicit_size), ("expression code", codes, config.code_size)):
-            if given is not None and (given.ndim != 3 or given.shape[2] != size or given.shape[1] % 4 != 1):
-                raise ValueError(
-                    f"the {name} has shape {list(given.shape)}; this adapter reads [batch, 4n + 1 frames, {size}]"
-                )
+        for name, given, shape in (
+            ("explicit expression", numbers, (config.explicit_size,)),
+            ("face crops", faces, (3, FACE, FACE)),
+        ):
+            if given is not None and (given.ndim < 2 or tuple(given.shape[2:]) != shape or given.shape[1] % 4 != 1):
+                wanted = ", ".join(map(str, shape))
+                raise ValueError(f"the {name} has shape {list(given.shape)}; this adapter reads [batch, 4n + 1 frames, {wanted}]")
 
     # -- at every step -----------------------------------------------------------------------------------------------
 

@@ -143,3 +143,25 @@ def test_configs_are_checked_and_survive_json():
             dataclasses.replace(CONFIG, **wrong)
     with pytest.raises(ValueError, match="header cannot be read"):
         AdapterConfig.from_json("{")
+
+
+def test_a_face_encoder_makes_the_code_from_pictures(generator):
+    adapter = adapter_of(dataclasses.replace(CONFIG, code="face"))
+    faces = torch.randn(1, 5, 3, 224, 224, generator=generator)
+    with torch.inference_mode():
+        found = adapter.encode(faces=faces).expression
+        codes = adapter.face(faces)
+    assert found.shape == (1, 64, 2, 4) and codes.shape == (1, 5, 16) and codes.isfinite().all()
+    assert (codes[0, 0] - codes[0, 1]).abs().max() > 1e-4
+    with torch.inference_mode():
+        assert torch.allclose(adapter.face(faces[:, 2:3])[0, 0], codes[0, 2], atol=1e-5)
+    with pytest.raises(ValueError, match="4n \\+ 1 frames, 3, 224, 224"):
+        adapter.encode(faces=torch.zeros(1, 5, 3, 200, 224))
+    with pytest.raises(ValueError, match="no part that reads it"):
+        adapter_of().encode(faces=faces)
+
+
+def test_gradients_reach_the_face_encoder(generator):
+    adapter = awake(adapter_of(dataclasses.replace(CONFIG, code="face")), generator)
+    adapter.encode(faces=torch.randn(1, 1, 3, 224, 224, generator=generator)).expression.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in adapter.face.parameters())
