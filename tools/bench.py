@@ -1,6 +1,6 @@
 """Measures the bars of a stage and prints them as one JSON object; exits 1 if one is not met.
 
-    python tools/bench.py landmarks|fit|raster|render|memory|demo|refine|transfer [--data ../shared/data]
+    python tools/bench.py landmarks|fit|raster|render|memory|demo|refine|transfer|dit [--data ../shared/data]
 
 Run it with the environment that run.py makes. Times are ratios or CPU times of one run on this machine.
 """
@@ -65,6 +65,12 @@ def _transfer(data: Path) -> list[dict]:
     return transfer_bars(data)
 
 
+def _dit(data: Path) -> list[dict]:
+    from bench_dit import dit_bars
+
+    return dit_bars(data)
+
+
 STAGES = {
     "landmarks": _landmarks,
     "fit": _fit,
@@ -74,6 +80,7 @@ STAGES = {
     "demo": _demo,
     "refine": _refine,
     "transfer": _transfer,
+    "dit": _dit,
 }
 
 

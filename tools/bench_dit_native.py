@@ -93,7 +93,7 @@ def overhead_bars(kind: str) -> list[dict]:
             if turn > 0:  # the first one loads
                 seconds[name].append(took)
     ratios = sorted(b / a for a, b in zip(seconds["without"], seconds["with"]))
-    figures = {"seconds without": sorted(seconds["without"])[ROUNDS // 2], "least": ratios[0], "largest": ratios[-1]}
+    figures = {"seconds without": sorted(seconds["without"])[ROUNDS // 2], "smallest": ratios[0], "largest": ratios[-1]}
     parameters = sum(value.numel() for value in loaded.adapter.parameters()) / 1e6
     name = f"step of a {kind} model with the adapter, over without"
     return [bar(name, ratios[ROUNDS // 2], "times", most=MOST_OVERHEAD, **figures, **{"adapter's parameters, millions": parameters})]
