@@ -181,7 +181,7 @@ class Examples:
         paths = sorted(Path(folder).glob("people_*.safetensors"))
         if not paths:
             raise FileNotFoundError(f"{folder} holds no training data; make some with `expportrait train-pocket data`")
-        self._files, self._place = [], []
+        self._files, self._frames, self._place = [], [], []
         shapes = set()
         for path in paths:
             metadata = read_metadata(path)
@@ -194,6 +194,7 @@ class Examples:
             shapes.add((side, file.get_slice("code").get_shape()[2]))
             self._place += [(len(self._files), person, frame) for person in range(people) for frame in range(frames)]
             self._files.append(file)
+            self._frames.append(frames)
         if len(shapes) != 1:
             raise ValueError(f"{folder} holds pictures of several sizes or heads ({sorted(shapes)}); keep one kind to a folder")
         ((self.side, self.code),) = shapes
@@ -217,20 +218,23 @@ class Examples:
     def read(self, index: list[int], side: int | None = None) -> dict[str, Tensor]:
         """Batch {name: [B, ...]} of `Example`'s fields, reference [B, 9, S, S]; float32 in 0..1.
 
-        At a smaller side pictures are averaged, and what is told by levels takes the highest.
+        "stale" [B, 4, S, S] is the warp with its validity of the person's next frame, which is another pose. At a smaller side
+        pictures are averaged, and what is told by levels takes the highest.
         """
         self.check_side(side or self.side)
         rows = []
         for k in index:
             number, person, frame = self._place[k]
             file = self._files[number]
+            following = (frame + 1) % self._frames[number]
             row = {"reference": file.get_slice("reference")[person : person + 1][0]}
+            row["stale"] = file.get_slice("control")[person : person + 1, following : following + 1, :4][0, 0]
             for name in ("control", "code", "target", "focus"):
                 row[name] = file.get_slice(name)[person : person + 1, frame : frame + 1][0, 0]
             rows.append(row)
         batch = {name: torch.stack([row[name] for row in rows]).float() for name in rows[0]}
         factor = self.side // (side or self.side)
         if factor > 1:
-            pooled = {name: F.avg_pool2d(batch[name], factor) for name in ("reference", "control", "target")}
+            pooled = {name: F.avg_pool2d(batch[name], factor) for name in ("reference", "stale", "control", "target")}
             batch = batch | pooled | {"focus": F.max_pool2d(batch["focus"], factor)}
         return {name: value if name == "code" else value / 255 for name, value in batch.items()}

@@ -121,6 +121,7 @@ def test_smaller_pictures_are_averaged(folder):
     large, small = examples.read([0, 5]), examples.read([0, 5], 32)
     assert small["control"].shape == (2, CONTROL, 32, 32) and small["focus"].shape == (2, 1, 32, 32)
     assert torch.allclose(small["target"].mean((2, 3)), large["target"].mean((2, 3)), atol=1e-5)
+    assert torch.equal(large["stale"], examples.read([1, 3])["control"][:, :4]) and small["stale"].shape == (2, 4, 32, 32)
     assert set(small["focus"].mul(3).round().unique().tolist()) <= {0, 1, 2, 3}
 
 
@@ -148,15 +149,18 @@ def test_damage_spoils_the_warp_alone_and_tells_of_most(folder, generator):
     spoilt = damage(batch, generator)
     for name in ("code", "focus"):
         assert spoilt[name] is batch[name]
-    for name in ("normals", "regions"):
-        assert torch.equal(part(spoilt["control"], name), part(batch["control"], name))
+    assert torch.equal(part(spoilt["control"], "normals"), part(batch["control"], "normals"))
+    regions = part(spoilt["control"], "regions")
+    marked = regions.amax((1, 2, 3)) > 0
+    assert 34 < marked.sum() < 64 and torch.equal(regions[marked], part(batch["control"], "regions")[marked])
     # Colours of a whole example change together.
     ratio = spoilt["target"].mean((2, 3)) / batch["target"].mean((2, 3))
     assert 0.78 < ratio.min() < 0.95 and 1.02 < ratio.max() < 1.22
     again = spoilt["reference"][:, :3].mean((2, 3)) / batch["reference"][:, :3].mean((2, 3))
     assert (ratio - again).abs().max() < 0.08
     validity, before = part(spoilt["control"], "validity"), part(batch["control"], "validity")
-    assert (validity <= before).all() and (validity.amax((1, 2, 3)) == 0).any()
-    untouched = (validity == before).all(3).all(2).all(1)
-    assert 0.3 < untouched.float().mean() < 0.9
+    stale = batch["stale"][:, 3:]
+    assert ((validity <= before).flatten(1).all(1) | (validity <= stale).flatten(1).all(1)).all()
+    assert (validity.amax((1, 2, 3)) == 0).any() and 0 < (validity == stale).flatten(1).all(1).sum() < 30
+    assert 0.3 < (validity == before).flatten(1).all(1).float().mean() < 0.9
     assert torch.equal(batch["control"], Examples(folder).read([0] * 64)["control"])
