@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from bars import bar
-from bench import DATA, ROOT
+from bench import DATA
 from picture_measures import edge_distance, psnr, ssim
 from refine_clips import SomeFrames
 from torch import Tensor
@@ -25,7 +25,7 @@ from expportrait.dit.pocket.data import SEED_SPAN, ExampleMaker
 from expportrait.dit.pocket.model import PocketModel
 from expportrait.dit.pocket.render import Cut, render_pocket
 from expportrait.dit.pocket.train import grid_picture, head_psnr, predict
-from expportrait.dit.pocket.weights import load_model
+from expportrait.dit.pocket.weights import SHIPPED, load_model
 from expportrait.proxy.build import best_frame, build_proxy
 from expportrait.proxy.fit import fit_frames
 from expportrait.proxy.frames import Frames, write_image
@@ -36,7 +36,6 @@ from expportrait.proxy.posing import output_camera
 from expportrait.proxy.preview import render_preview
 from expportrait.proxy.sheet import contact_sheet
 
-SHIPPED = ROOT / "dit" / "pocket" / "assets" / "pocket.safetensors"
 SEED = 4000  # of people that nobody trains on
 PEOPLE, POSES = 16, 2
 MOUTH_RIM = 0.03  # of the picture's side

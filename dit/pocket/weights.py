@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +16,7 @@ from ...proxy.files import FORMAT_KEY, read_metadata, whole_file
 from .model import PocketConfig, PocketModel
 
 FORMAT, VERSION = "expportrait.pocket_model", 1
+SHIPPED = Path(__file__).parent / "assets" / "pocket.safetensors"
 
 
 def save_model(path: str | os.PathLike, config: PocketConfig, weights: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:

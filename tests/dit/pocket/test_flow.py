@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from expportrait.dit.pocket.flow import add_noise, one_noise, random_levels, sample, velocity, velocity_weight
+from expportrait.dit.pocket.flow import add_noise, noise_levels, one_noise, random_levels, sample, velocity, velocity_weight
 
 
 def test_a_perfect_prediction_is_reached_whatever_the_steps(generator):
@@ -19,8 +19,13 @@ def test_steps_follow_the_straight_line_between_noise_and_picture(generator):
         return picture
 
     sample(model, noise, 4)
-    assert [float(sigma[0]) for sigma, _ in seen] == [1, 0.75, 0.5, 0.25]
+    assert [float(sigma[0]) for sigma, _ in seen] == noise_levels(4)[:-1]
     assert all(torch.allclose(x, add_noise(picture, noise, sigma), atol=1e-6) for sigma, x in seen)
+
+
+def test_levels_are_shifted_towards_noise():
+    assert noise_levels(4) == pytest.approx([1, 18 / 19, 6 / 7, 2 / 3, 0])  # 6 s / (1 + 5 s) of 1, 3/4, 1/2, 1/4, 0
+    assert noise_levels(1) == [1, 0]
 
 
 def test_velocity_is_noise_less_picture(generator):
