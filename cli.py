@@ -18,6 +18,8 @@ from .dit.generate_command import add_arguments as add_generate_arguments
 from .dit.generate_command import run_generate
 from .dit.pocket.train_command import add_arguments as add_pocket_arguments
 from .dit.pocket.train_command import train_pocket
+from .dit.train.command import add_arguments as add_dit_arguments
+from .dit.train.command import train_dit
 from .proxy.build import best_frame, build_proxy
 from .proxy.calibrated_head import load_calibrated_head
 from .proxy.files import FORMAT_KEY, read_metadata
@@ -255,6 +257,10 @@ def _run_train_pocket(options: argparse.Namespace) -> None:
     train_pocket(options, _model(options), _bar)
 
 
+def _run_train_dit(options: argparse.Namespace) -> None:
+    train_dit(options, _model(options), _bar)
+
+
 def _run_generate(options: argparse.Namespace) -> None:
     run_generate(options, _model(options), _bar)
 
@@ -426,6 +432,9 @@ def _parser() -> argparse.ArgumentParser:
 
     pocket = command("train-pocket", _run_train_pocket, "Make data for the pocket model, train it, export it.")
     add_pocket_arguments(pocket)
+
+    adapter = command("train-dit", _run_train_dit, "Make data for a portrait adapter, train it on a Wan model, export it.")
+    add_dit_arguments(adapter)
 
     generation = command("generate", _run_generate, "Make a portrait video with a diffusers Wan pipeline.")
     add_generate_arguments(generation)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..families import TIME_STRIDE
 from .config import CONDITION_CHANNELS, AdapterConfig
 
-TEMPORAL = 4  # frames per latent frame, but for the first, which is one frame alone
 HALO = 3  # latent frames around a tile that its convolutions see
 TILE = 8  # latent frames that are encoded at once
 
@@ -28,13 +28,13 @@ class PixelControlEncoder(nn.Module):
 
     def features(self, video: Tensor, tile: int = TILE) -> Tensor:
         """Encodes at most `tile` latent frames at once; the result does not depend on it."""
-        video = torch.cat([video[:, :, :1].expand(-1, -1, TEMPORAL - 1, -1, -1), video], 2)
-        count = video.shape[2] // TEMPORAL
+        video = torch.cat([video[:, :, :1].expand(-1, -1, TIME_STRIDE - 1, -1, -1), video], 2)
+        count = video.shape[2] // TIME_STRIDE
         parts = []
         for start in range(0, count, tile):
             end = min(start + tile, count)
             first, last = max(start - HALO, 0), min(end + HALO, count)
-            part = self.stack(video[:, :, TEMPORAL * first : TEMPORAL * last])
+            part = self.stack(video[:, :, TIME_STRIDE * first : TIME_STRIDE * last])
             parts.append(part[:, :, start - first : end - first])
         return torch.cat(parts, 2)
 

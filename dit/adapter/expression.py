@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..families import TIME_STRIDE
 from .config import AdapterConfig
-from .encoders import TEMPORAL
 
 HEAD = 64  # channels of an attention head
 CAUSAL = 3  # frames that the first convolution sees, the last of them its own
@@ -34,10 +34,10 @@ class ExpressionTokens(nn.Module):
         super().__init__()
         self.count, width = config.expression_tokens, config.expression_width
         self.smooth = operations.Conv1d(config.code_size, width, CAUSAL)
-        self.gather = operations.Conv1d(width, self.count * width, TEMPORAL, stride=TEMPORAL)
+        self.gather = operations.Conv1d(width, self.count * width, TIME_STRIDE, stride=TIME_STRIDE)
 
     def forward(self, codes: Tensor) -> Tensor:
-        codes = torch.cat([codes[:, :1].expand(-1, TEMPORAL - 1 + CAUSAL - 1, -1), codes], 1).mT
+        codes = torch.cat([codes[:, :1].expand(-1, TIME_STRIDE - 1 + CAUSAL - 1, -1), codes], 1).mT
         tokens = self.gather(F.silu(self.smooth(codes)))  # [B, N * width, T]
         return tokens.unflatten(1, (self.count, -1)).permute(0, 2, 3, 1)
 

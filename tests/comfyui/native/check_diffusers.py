@@ -1,7 +1,5 @@
 """ComfyUI's native Wan and diffusers' Wan with the same weights and the same adapter give the same video."""
 
-import re
-
 import comfy.sample
 import comfy.samplers
 import comfy.sd
@@ -17,34 +15,10 @@ from diffusers import WanTransformer3DModel  # noqa: E402
 from expportrait.dit.conditioning import even_bounds, progressive  # noqa: E402
 from expportrait.dit.diffusers_adapter import DiffusersAdapter  # noqa: E402
 from expportrait.dit.guidance import Schedule  # noqa: E402
+from expportrait.dit.wan_names import native_name  # noqa: E402
 from expportrait.nodes.adapter_patch import apply_adapter  # noqa: E402
 
 WIDTH, LAYERS, FRAMES, SIDE, STEPS = 256, 4, 3, 8, 4
-NAMES = (
-    ("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
-    ("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
-    ("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
-    ("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
-    ("condition_embedder.time_proj", "time_projection.1"),
-    ("attn1", "self_attn"),
-    ("attn2", "cross_attn"),
-    (r"to_out\.0", "o"),
-    (r"to_([qkv])", r"\1"),
-    (r"ffn\.net\.0\.proj", "ffn.0"),
-    (r"ffn\.net\.2", "ffn.2"),
-    (r"\.norm2\.", ".norm3."),
-    (r"^scale_shift_table", "head.modulation"),
-    (r"\.scale_shift_table", ".modulation"),
-    (r"^proj_out", "head.head"),
-)
-
-
-def native_name(name):
-    for old, new in NAMES:
-        name = re.sub(old, new, name)
-    return name
-
-
 def random_pair(folder):
     """The same random weights as a diffusers transformer and as a native model."""
     torch.manual_seed(3)
