@@ -24,6 +24,7 @@ REFERENCE_PATCH = 16  # pixels
 FREQUENCIES, FASTEST = 32, 60.0  # of the embedding of noise levels, radians; a level may come in half precision
 GROUPS = 8  # of group normalisation
 CODE_TOKENS = 4
+OPEN = 0.05  # variance of what the conditions leave open of a picture in -1..1
 START = 2.0  # the blend mask's logit before training: mostly the warp
 POSITION_PERIOD = 32.0  # longest period of the positions in a picture of side 1, of the transformer's rotary embedding
 
@@ -127,7 +128,7 @@ class PocketModel(nn.Module):
         """Colours [B, 3, H, W] in -1..1 and the blend mask [B, 1, H, W] in 0..1 that `forward` puts together."""
         self._check(noisy, sigma, control, reference, code, frames)
         moment = F.silu(self.time_out(F.silu(self.time_in(_waves_of(sigma, noisy.dtype)))))
-        one = self.down_one(self.enter(torch.cat([noisy, 2 * control - 1], dim=1)), moment)
+        one = self.down_one(self.enter(torch.cat([_weighed(noisy, sigma), 2 * control - 1], dim=1)), moment)
         two = self.down_two(self.to_two(one), moment)
         four = self.down_four(self.to_four(two), moment)
         eight = self._transform(self.to_eight(four), moment, reference, code, frames)
@@ -269,6 +270,17 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def _normal(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:])
+
+
+def _weighed(noisy: Tensor, sigma: Tensor) -> Tensor:
+    """Noisy pictures [B, 3, H, W] scaled by what they tell beyond the conditions, as the best linear estimate weighs them.
+
+    So noise cannot reach the answer where there is nothing else in the picture (in the spirit of Karras et al. 2022, "Elucidating
+    the Design Space of Diffusion-Based Generative Models", section 5).
+    """
+    level = sigma.float()[:, None, None, None]
+    share = (1 - level) * OPEN / ((1 - level).square() * OPEN + level.square())
+    return noisy * share.to(noisy)
 
 
 def _waves_of(sigma: Tensor, dtype: torch.dtype) -> Tensor:

@@ -24,7 +24,7 @@ from .weights import config_of, config_text
 
 FORMAT, VERSION = "expportrait.pocket_run", 1
 CHECKPOINT, LOG, GRID = "checkpoint.safetensors", "log.jsonl", "grid_{:06d}.png"
-WEIGHTS = (0.5, 1.0, 2.0, 6.0)  # of errors: backdrop, person, head, mouth and eyes
+WEIGHTS = (1.0, 1.0, 2.0, 6.0)  # of errors: backdrop, person, head, mouth and eyes
 EDGES, COLOURS = 0.1, 0.2  # what errors of gradients, and of the colours where the blend mask hides them, count
 SEED_SPAN = 10_000_000  # steps that a seed has; torch's CPU generator reads only 32 bits of a seed
 CLIP, DECAY, BETAS = 1.0, 0.01, (0.9, 0.95)

@@ -75,6 +75,14 @@ def test_every_input_has_a_say(name):
         assert difference(shaken(tiny_config()), given, name, other[name]) > 1e-4
 
 
+def test_pure_noise_has_none_and_a_picture_without_noise_counts_fully():
+    given, other, model = inputs(), inputs(seed=1)["noisy"], shaken(tiny_config())
+    with torch.inference_mode():
+        assert difference(model, given | {"sigma": torch.ones(2)}, "noisy", other) == 0
+        late, early = (difference(model, given | {"sigma": torch.full((2,), level)}, "noisy", other) for level in (0.1, 0.9))
+    assert late > 4 * early > 0
+
+
 def test_reference_is_told_by_place():
     """A reference moved within its picture is another reference."""
     given = inputs()
