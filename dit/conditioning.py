@@ -9,7 +9,7 @@ from .guidance import Schedule
 
 KEY = "expportrait"  # of the values that hold portrait conditions, by the adapter's uid
 PARTS = ("control", "reference", "expression")
-APART = 1e-4  # between ranges, whose ends both belong to them
+BESIDE = 5e-5  # by which a range's bounds lie beside the given ones: a step that falls on those is inside, however it is rounded
 
 Entries = list
 
@@ -40,9 +40,10 @@ def attach(entries: Entries, uid: str, attached: AttachedCondition, start: float
     own = [[text, {**old, KEY: {**old.get(KEY, {}), uid: attached}}] for text, old in entries]
     if (start, end) == (0.0, 1.0):
         return own
-    parts = during(own, start, end)
-    parts += during(entries, 0.0, start - APART) if start > 0 else []
-    return parts + (during(entries, end + APART, 1.0) if end < 1 else [])
+    first, last = max(start - BESIDE, 0.0), min(end + BESIDE, 1.0)
+    parts = during(own, first, last)
+    parts += during(entries, 0.0, first) if first > 0 else []
+    return parts + (during(entries, last, 1.0) if last < 1 else [])
 
 
 def without(entries: Entries, part: str) -> Entries:

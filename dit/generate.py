@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from .head_conditions import control_video, explicit_numbers, held_motion, refer
 
 PIPELINES = ("WanImageToVideoPipeline", "WanPipeline", "WanVACEPipeline")
 VACE, TEXT_TO_VIDEO = "WanVACEPipeline", "WanPipeline"
+LORA = "portrait"
 TOKENS = 512  # of a prompt: a shorter one mixes with the image's tokens
 ROOM = 0.9  # of the machine's memory that a model may take on the CPU
 LARGE = 2e10  # bytes of weights from which a run without a GPU takes hours
@@ -163,12 +164,22 @@ def generate(
     return result.frames[0].permute(0, 2, 3, 1).float().clamp(0, 1).cpu()
 
 
-def _attached(pipeline, file: AdapterFile) -> DiffusersAdapter:
+@contextlib.contextmanager
+def _attached(pipeline, file: AdapterFile) -> Iterator[DiffusersAdapter]:
+    """The adapter and its LoRA on the pipeline's transformers, as long as the context lasts."""
     experts = [part for part in (pipeline.transformer, getattr(pipeline, "transformer_2", None)) if part is not None]
-    if file.lora:
-        pipeline.load_lora_weights(dict(file.lora))
     device = getattr(pipeline, "_execution_device", pipeline.device)
-    return DiffusersAdapter(experts, file.build().to(device))
+    try:
+        if file.lora:
+            pipeline.load_lora_weights(dict(file.lora), adapter_name=LORA)
+            if len(experts) > 1:
+                pipeline.load_lora_weights(dict(file.lora), adapter_name=LORA, load_into_transformer_2=True)
+        with DiffusersAdapter(experts, file.build().to(device, experts[0].dtype)) as attached:
+            yield attached
+    finally:
+        if file.lora:
+            pipeline.unload_lora_weights()
+        pipeline.maybe_free_model_hooks()
 
 
 def _encode(
@@ -178,6 +189,8 @@ def _encode(
     config, like = adapter.config, next(adapter.parameters())
     if config.control == "latent":
         raise ValueError("this adapter reads latents of the control video, which the diffusers back-end does not make; use it in ComfyUI")
+    if config.code == "face":
+        raise ValueError("this adapter reads the performer's face, which the diffusers back-end is not given; use it in ComfyUI")
     control = None if config.control == "none" else control_video(proxy, motion, model, config, camera, source).to(like)
     reference = None if config.reference == "none" else reference_geometry(proxy, model, config, camera, source).to(like)
     numbers = explicit_numbers(motion, model, config).to(like) if config.code == "explicit" else None

@@ -27,7 +27,7 @@ from .runtime import compute_device, node_progress, result_device
 from .types import ADAPTER, CATEGORY, FRAMING, HEAD_MOTION, HEAD_PROXY, HEAD_TRACK, BuiltProxy, FittedTrack
 
 FOLDER = "model_patches"
-STRONGEST = 4.0
+STRONGEST, MOST_TRIMMED = 4.0, 64
 
 
 class LoadAdapter(io.ComfyNode):
@@ -123,6 +123,14 @@ class PortraitConditioning(io.ComfyNode):
                     tooltip="The performer's frames, for adapters that read the expression from a face; one for each frame of the motion.",
                 ),
                 HEAD_TRACK.Input("performer_track", optional=True, tooltip="The fit of these frames: it tells where the face is."),
+                io.Int.Input(
+                    "trim_latent",
+                    default=0,
+                    min=0,
+                    max=MOST_TRIMMED,
+                    optional=True,
+                    tooltip="Latent frames that stand before the video: connect trim_latent of WanVaceToVideo or WanAnimateToVideo.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="With the head."),
@@ -150,11 +158,18 @@ class PortraitConditioning(io.ComfyNode):
         framing: Framing | None = None,
         performer_images: Tensor | None = None,
         performer_track: FittedTrack | None = None,
+        trim_latent: int = 0,
     ) -> io.NodeOutput:
         if not start < end:
             raise ValueError(f"start is {start} and end is {end}; let the head begin to count before it ends")
         performer = None if performer_images is None or performer_track is None else (performer_images, performer_track.track)
-        shown = _Shown(latent["samples"], head_proxy, head_motion, source_image, control_images, vae, framing, performer)
+        samples = latent["samples"]
+        if samples.ndim != 5 or samples.shape[2] <= trim_latent:
+            raise ValueError(
+                f"the latent has shape {list(samples.shape)}, of which {trim_latent} frames are trimmed; give a video latent, such as that "
+                f"of WanImageToVideo"
+            )
+        shown = _Shown(samples[:, :, trim_latent:], head_proxy, head_motion, source_image, control_images, vae, framing, performer)
         condition = _encode(adapter, shown)
         attached = AttachedCondition(condition, (control_strength, reference_strength, expression_strength))
         return io.NodeOutput(*(attach(entries, adapter.uid, attached, start, end) for entries in (positive, negative)))
@@ -185,8 +200,6 @@ class _Shown:
 def _encode(loaded: LoadedAdapter, shown: _Shown) -> PortraitCondition:
     """The head as the adapter reads it, for the latent's size and length."""
     config, samples = loaded.config, shown.samples
-    if samples.ndim != 5:
-        raise ValueError(f"the latent has shape {list(samples.shape)}; give a video latent, such as that of WanImageToVideo")
     frames, height, width = 4 * (samples.shape[2] - 1) + 1, config.spatial * samples.shape[3], config.spatial * samples.shape[4]
     device = compute_device()
     proxy, model = shown.built.proxy.to(device), shown.built.model.to(device)
@@ -226,12 +239,17 @@ def _faces(shown: _Shown, numbers: list[int]) -> Tensor:
     if shown.performer is None:
         raise ValueError("this adapter reads the expression from a face; connect the performer's images and their fit")
     images, track = shown.performer
-    return face_crops(Frames.from_images(images), track.landmarks, [min(k, len(track) - 1) for k in numbers])
+    if len(track) != len(shown.motion):
+        raise ValueError(
+            f"the performer's fit has {len(track)} frames, but the motion has {len(shown.motion)}; connect the motion that was made of it, "
+            f"as long as it was"
+        )
+    return face_crops(Frames.from_images(images), track.landmarks, numbers)
 
 
 def _control_of(images: Tensor, config, frames: int, width: int, height: int) -> Tensor:
     """Frames [F, H, W, 3] from elsewhere as a control video [1, C, F, H, W]; the last is held."""
-    if config.control == "none" or config.control_channels != 3:
+    if config.control == "none" or (config.control == "pixel" and config.control_channels != 3):
         raise ValueError(
             f"the adapter reads {', '.join(config.inputs)}, which pictures cannot give; leave control_images unconnected"
         )
@@ -251,8 +269,11 @@ def _latent_of(control: Tensor, config, vae) -> Tensor:
 
 def _run(loaded: LoadedAdapter, *parts: Tensor | None) -> PortraitCondition:
     """Encodes control, reference, explicit numbers and faces, each of which may be None."""
-    comfy.model_management.load_model_gpu(loaded.patcher)
+    control, encoder = parts[0], loaded.adapter.control
+    needed = encoder.memory(*control.shape[2:]) if control is not None and loaded.config.control == "pixel" else 0
+    comfy.model_management.load_models_gpu([loaded.patcher], memory_required=needed)
     device, dtype = loaded.patcher.load_device, next(loaded.adapter.parameters()).dtype
+    dtype = torch.float32 if dtype.itemsize < 2 else dtype  # nothing computes in 8 bits
     with torch.no_grad():
         found = loaded.adapter.encode(*(None if part is None else part.to(device, dtype) for part in parts))
     kept = (None if part is None else part.to(result_device()) for part in (found.control, found.reference, found.expression))

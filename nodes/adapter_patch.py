@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import uuid
+import hashlib
 
 import comfy.conds
 import comfy.model_management
@@ -18,6 +18,8 @@ from ..dit.adapter.adapter import PortraitAdapter
 from ..dit.adapter.adapter_file import AdapterFile
 from ..dit.adapter.config import AdapterConfig, check_base
 from ..dit.conditioning import KEY, PARTS, AttachedCondition
+
+OTHERS = ("WAN22_S2V", "WAN21_HuMo")  # Wan models that put references behind the video in ways of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +36,20 @@ class LoadedAdapter:
         load, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
         adapter = file.build(comfy.ops.manual_cast).to(offload)
         patcher = comfy.model_patcher.CoreModelPatcher(adapter, load_device=load, offload_device=offload)
-        return LoadedAdapter(file.config, patcher, file.lora, uuid.uuid4().hex[:8])
+        return LoadedAdapter(file.config, patcher, file.lora, _content(file))
 
     @property
     def adapter(self) -> PortraitAdapter:
         return self.patcher.model
+
+
+def _content(file: AdapterFile) -> str:
+    """The same for a file that is loaded twice: what two loaders give belongs together."""
+    digest = hashlib.sha256(file.config.to_json().encode())
+    for name in sorted(file.tensors):
+        value = file.tensors[name]
+        digest.update(name.encode() + value.flatten()[:256].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +62,7 @@ class _Step:
     strengths: Tensor  # [B, 3]
     frames: int  # latent frames
     grid: int  # tokens of a latent frame
+    behind: int  # tokens that the base puts behind the video's
 
 
 def apply_adapter(model: comfy.model_patcher.ModelPatcher, loaded: LoadedAdapter, lora_strength: float):
@@ -60,9 +72,11 @@ def apply_adapter(model: comfy.model_patcher.ModelPatcher, loaded: LoadedAdapter
     """
     base = model.model
     transformer = getattr(base, "diffusion_model", None)
-    if not all(hasattr(transformer, name) for name in ("blocks", "patch_embedding", "dim")):
-        raise ValueError(f"portrait adapters belong to Wan models, but this model is of the class {type(base).__name__}; load a Wan model")
-    embedding = transformer.patch_embedding.weight
+    kind = type(base).__name__
+    if kind in OTHERS or not all(hasattr(transformer, name) for name in ("blocks", "patch_embedding", "dim")):
+        raise ValueError(f"portrait adapters belong to Wan's video models, but this model is of the class {kind}; load another Wan model")
+    # Another clone may have put a grown embedding in its place for now.
+    embedding = model.get_model_object("diffusion_model.patch_embedding").weight
     check_base(loaded.config, transformer.dim, len(transformer.blocks), base.latent_format.latent_channels, embedding.shape[1])
     if loaded.lora and lora_strength != 0:
         model, _ = comfy.sd.load_lora_for_models(model, None, loaded.lora, lora_strength, 0)
@@ -97,8 +111,9 @@ def _extra_conds(previous, loaded: LoadedAdapter, key: str, base):
             reference = None
         for part, value in zip(PARTS, (control, reference, found.expression)):
             if value is not None:
-                out[f"{key}_{part}"] = comfy.conds.CONDRegular(value.to(noise))
-        out[f"{key}_strengths"] = comfy.conds.CONDRegular(torch.tensor([attached.strengths]).to(noise))
+                # As it is: the core brings it to the model's device when it is used, so that many entries share one tensor.
+                out[f"{key}_{part}"] = comfy.conds.CONDRegular(value)
+        out[f"{key}_strengths"] = comfy.conds.CONDRegular(torch.tensor([attached.strengths]))
         return out
 
     return extra_conds
@@ -106,6 +121,8 @@ def _extra_conds(previous, loaded: LoadedAdapter, key: str, base):
 
 def _check_size(control: Tensor, noise: Tensor) -> None:
     frames, size = control.shape[2], tuple(control.shape[3:])
+    if size[0] % 2 or size[1] % 2:
+        raise ValueError(f"the latent is {size[1]} x {size[0]}; portrait adapters want even sides, pictures of multiples of 16")
     if size != tuple(noise.shape[3:]) or frames > noise.shape[2]:
         raise ValueError(
             f"the portrait's control was made for a latent of {frames} frames, {size[1]} x {size[0]}, but the latent has "
@@ -131,7 +148,8 @@ def _call(key: str):
         found = {part: kwargs.pop(f"{key}_{part}", None) for part in (*PARTS, "strengths")}
         if found["strengths"] is not None:
             height, width = ((side + 1) // 2 for side in x.shape[3:])
-            step = _Step(**found, frames=x.shape[2], grid=height * width)
+            behind = 0 if time_dim_concat is None else time_dim_concat.shape[2] * height * width
+            step = _Step(**found, frames=x.shape[2], grid=height * width, behind=behind)
             transformer_options = {**transformer_options, key: step}
         return executor(x, timestep, context, clip_fea, time_dim_concat, transformer_options, **kwargs)
 
@@ -150,20 +168,30 @@ class _Block:
             args = {**args, "img": self._before(args["img"], step)}
         out = extra["original_block"](args) if self._previous is None else self._previous(args, extra)
         if step is not None and step.expression is not None:
-            out["img"] = self._adapter.add_expression(self._index, out["img"], step.expression, step.grid, step.strengths[:, 2])
+            tokens, behind = _split(out["img"], step.behind)
+            tokens = self._adapter.add_expression(self._index, tokens, step.expression, step.grid, step.strengths[:, 2])
+            out["img"] = tokens if behind is None else torch.cat([tokens, behind], 1)
         return out
 
     def _before(self, tokens: Tensor, step: _Step) -> Tensor:
+        tokens, behind = _split(tokens, step.behind)
         if step.control is not None:
             tokens = self._adapter.add_control(tokens, step.control, step.strengths[:, 0])
         if step.reference is not None:
             tokens = self._adapter.add_reference(tokens, step.reference, step.frames, step.strengths[:, 1])
-        return tokens
+        return tokens if behind is None else torch.cat([tokens, behind], 1)
 
     def to(self, *args) -> _Block:
-        """The core moves patches that hold tensors; this one holds none."""
-        return self
+        """The core moves patches that hold tensors: the one inside may."""
+        if not hasattr(self._previous, "to"):
+            return self
+        return _Block(self._adapter, self._key, self._index, self._previous.to(*args))
 
     def models(self) -> list:
         """Models that the core is to load with this patch: those of the patch inside it."""
         return [] if self._previous is None or not hasattr(self._previous, "models") else self._previous.models()
+
+
+def _split(tokens: Tensor, behind: int) -> tuple[Tensor, Tensor | None]:
+    """Tokens of the video, and those that the base put behind them."""
+    return (tokens[:, : tokens.shape[1] - behind], tokens[:, tokens.shape[1] - behind :]) if behind else (tokens, None)

@@ -112,6 +112,11 @@ class HybridGuider(io.ComfyNode):
                 scale("expression_scale", "Pushes beyond the video without expression."),
                 scale("control_scale", "Pushes beyond the video without control."),
                 scale("reference_scale", "Pushes beyond the video without the reference's geometry."),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="All sigmas of the video, before SplitSigmas: where two samplers share the steps, both need them.",
+                ),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
         )
@@ -128,9 +133,10 @@ class HybridGuider(io.ComfyNode):
         expression_scale: float = 0.0,
         control_scale: float = 0.0,
         reference_scale: float = 0.0,
+        sigmas: Tensor | None = None,
     ) -> io.NodeOutput:
         scales = {"no_expression": expression_scale, "no_control": control_scale, "no_reference": reference_scale}
-        guider = PortraitGuider(model, cfg, Schedule(hold, fade), scales)
+        guider = PortraitGuider(model, cfg, Schedule(hold, fade), scales, sigmas)
         guider.set_portrait(positive, negative)
         return io.NodeOutput(guider)
 
@@ -138,9 +144,9 @@ class HybridGuider(io.ComfyNode):
 class PortraitGuider(comfy.samplers.CFGGuider):
     """v = v0' + cfg (c' - v0') + sum over branches of scale (c - c without it); c' and v0' lack the expression at first."""
 
-    def __init__(self, model, cfg: float, schedule: Schedule, scales: dict[str, float]):
+    def __init__(self, model, cfg: float, schedule: Schedule, scales: dict[str, float], sigmas: Tensor | None = None):
         super().__init__(model)
-        self.cfg, self._schedule, self._scales = cfg, schedule, scales
+        self.cfg, self._schedule, self._scales, self._sigmas = cfg, schedule, scales, sigmas
 
     def set_portrait(self, positive, negative) -> None:
         """Conditions, and those without one part each where the positive one has that part."""
@@ -170,17 +176,27 @@ class PortraitGuider(comfy.samplers.CFGGuider):
             return found[calm] if weight == 0 else torch.lerp(found[calm], found[full], weight)
 
         shown = mixed("positive")
-        out = shown
-        if self.cfg != 1:
-            refused = mixed("negative")
-            out = refused + self.cfg * (shown - refused)
+        refused = mixed("negative") if self.cfg != 1 else shown
+        out = self._guided(shown, refused, x, timestep, model_options)
         for branch, scale in self._scales.items():
-            out = out + scale * (found["positive"] - found[branch])
+            # The expression is pushed no more than it is there.
+            part = weight if branch == "no_expression" else 1.0
+            out = out + part * scale * (found["positive"] - found[branch])
         return out
+
+    def _guided(self, shown: Tensor, refused: Tensor, x: Tensor, timestep: Tensor, model_options: dict) -> Tensor:
+        """The usual guidance, with whatever other nodes have hung on it."""
+        conds = [self.conds["positive"], self.conds["negative"]]
+        outs = [shown, refused]
+        for function in model_options.get("sampler_pre_cfg_function", []):
+            given = {"conds": conds, "conds_out": outs, "cond_scale": self.cfg, "timestep": timestep, "input": x, "sigma": timestep}
+            outs = function(given | {"model": self.inner_model, "model_options": model_options})
+        given = {"model_options": model_options, "cond": conds[0], "uncond": conds[1]}
+        return comfy.samplers.cfg_function(self.inner_model, *outs, self.cfg, x, timestep, **given)
 
     def _weight(self, timestep, model_options) -> float:
         """What the expression counts at this time."""
-        sigmas = model_options["transformer_options"].get("sample_sigmas")
+        sigmas = model_options["transformer_options"].get("sample_sigmas") if self._sigmas is None else self._sigmas
         if sigmas is None:
             return 1.0
         steps = len(sigmas) - 1

@@ -51,6 +51,8 @@ class AdapterConfig:
         for name in ("width", "layers", "latent_channels", "control_width", "reference_width", "expression_tokens", "expression_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"an adapter's {name} is {getattr(self, name)}; it must be at least 1")
+        if self.normals != "opengl":
+            raise ValueError(f"the adapter reads normals of the kind {self.normals!r}; this version makes opengl ones")
         if self.spatial < 8 or self.spatial & (self.spatial - 1):
             raise ValueError(f"an adapter's spatial is {self.spatial}; pixels per latent cell must be 8, 16 or 32")
         if self.code == "explicit" and self.explicit_size < 1:
@@ -99,8 +101,8 @@ def check_base(config: AdapterConfig, width: int, layers: int, latent_channels: 
             f"the adapter was made for latents of {config.latent_channels} channels, but the model has {latent_channels}; load the "
             f"model that the adapter belongs to"
         )
-    if config.reference == "condition" and in_channels < latent_channels + CONDITION_CHANNELS:
+    if config.reference == "condition" and in_channels != latent_channels + CONDITION_CHANNELS:
         raise ValueError(
-            f"the adapter writes its reference into an image-to-video model's condition, but the model takes {in_channels} channels "
-            f"only; load the image-to-video model, not the text-to-video one"
+            f"the adapter writes its reference into an image-to-video model's condition, but the model takes {in_channels} channels, not "
+            f"{latent_channels + CONDITION_CHANNELS}; load the image-to-video model, not a text-to-video or control one"
         )

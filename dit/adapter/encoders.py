@@ -9,7 +9,8 @@ from ..families import TIME_STRIDE
 from .config import CONDITION_CHANNELS, AdapterConfig
 
 HALO = 3  # latent frames around a tile that its convolutions see
-TILE = 8  # latent frames that are encoded at once
+AT_ONCE = 2**23  # pixels of the frames that are encoded at once, beside their halo
+PIXEL_BYTES = 10  # of memory per pixel, frame and channel of the encoder, in float32
 
 
 class PixelControlEncoder(nn.Module):
@@ -26,8 +27,9 @@ class PixelControlEncoder(nn.Module):
         self.stack = nn.Sequential(*layers)
         self.project = operations.Conv3d(width, config.width, (1, 2, 2), stride=(1, 2, 2))
 
-    def features(self, video: Tensor, tile: int = TILE) -> Tensor:
-        """Encodes at most `tile` latent frames at once; the result does not depend on it."""
+    def features(self, video: Tensor, tile: int | None = None) -> Tensor:
+        """Encodes at most `tile` latent frames at once, fewer of large ones; the result does not depend on it."""
+        tile = tile or self.tile(*video.shape[3:])
         video = torch.cat([video[:, :, :1].expand(-1, -1, TIME_STRIDE - 1, -1, -1), video], 2)
         count = video.shape[2] // TIME_STRIDE
         parts = []
@@ -37,6 +39,16 @@ class PixelControlEncoder(nn.Module):
             part = self.stack(video[:, :, TIME_STRIDE * first : TIME_STRIDE * last])
             parts.append(part[:, :, start - first : end - first])
         return torch.cat(parts, 2)
+
+    @staticmethod
+    def tile(height: int, width: int) -> int:
+        """Latent frames of that size that are encoded at once."""
+        return max(1, AT_ONCE // (TIME_STRIDE * height * width))
+
+    def memory(self, frames: int, height: int, width: int) -> int:
+        """Bytes that encoding a video takes, about."""
+        at_once = min(self.tile(height, width) + 2 * HALO, frames // TIME_STRIDE + 1)
+        return PIXEL_BYTES * self.project.in_channels * at_once * TIME_STRIDE * height * width
 
     def tokens(self, features: Tensor) -> Tensor:
         """Features to tokens [B, T * h/2 * w/2, base width], in the order of the base's own."""

@@ -24,8 +24,9 @@ def test_attaching_changes_copies_only():
 
 @pytest.mark.parametrize("percent", (0.0, 0.1, 0.2, 0.5, 0.8, 0.9, 1.0))
 def test_outside_its_time_a_condition_is_as_it_was(percent):
-    found = active(attach(TEXT, "a", ATTACHED, 0.2, 0.8), percent)
-    assert len(found) == 1 and (KEY in found[0][0]) == (0.2 <= percent <= 0.8)
+    for rounding in (-1e-5, 0.0, 1e-5):
+        found = active(attach(TEXT, "a", ATTACHED, 0.2, 0.8), min(max(percent + rounding, 0.0), 1.0))
+        assert len(found) == 1 and (KEY in found[0][0]) == (0.2 <= percent <= 0.8)
 
 
 def test_entries_keep_to_the_time_they_had():

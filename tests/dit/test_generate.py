@@ -52,6 +52,18 @@ def test_a_video_follows_the_head_and_is_the_same_again(model, proxy, generator)
     assert not pipeline.transformer.blocks[0]._forward_pre_hooks
 
 
+def test_it_runs_in_half_precision_and_leaves_no_lora_behind(model, proxy, generator):
+    pipeline, file = pipeline_of(), file_of(model, generator)
+    pipeline.transformer.to(torch.bfloat16)
+    layer = "diffusion_model.blocks.0.self_attn.q"
+    lora = {f"{layer}.lora_A.weight": torch.randn(4, WIDTH), f"{layer}.lora_B.weight": torch.randn(WIDTH, 4)}
+    with torch.inference_mode():
+        plain = generate(pipeline, torch.zeros(3, 32, 32), proxy, moved(proxy), model, file, SMALL)
+        tuned = generate(pipeline, torch.zeros(3, 32, 32), proxy, moved(proxy), model, dataclasses.replace(file, lora=lora), SMALL)
+        again = generate(pipeline, torch.zeros(3, 32, 32), proxy, moved(proxy), model, file, SMALL)
+    assert plain.isfinite().all() and torch.equal(plain, again) and not torch.equal(plain, tuned)
+
+
 def test_text_to_video_needs_no_picture(model, proxy, generator):
     file = file_of(model, generator, reference="tokens")
     with torch.inference_mode():
@@ -101,6 +113,7 @@ def test_wrong_folders_and_numbers_are_told(tmp_path, model, proxy, generator):
         (None, SMALL, "cannot follow a head by itself"),
         (file_of(model, generator), dataclasses.replace(SMALL, prompt="a man"), "no text encoder"),
         (file_of(model, generator, control="latent"), SMALL, "use it in ComfyUI"),
+        (file_of(model, generator, code="face"), SMALL, "reads the performer's face"),
     ):
         with pytest.raises(ValueError, match=told):
             generate(pipeline_of(), torch.zeros(3, 32, 32), proxy, moved(proxy), model, file, settings)

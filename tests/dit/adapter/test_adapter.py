@@ -130,7 +130,8 @@ def test_a_wrong_base_is_told_in_one_sentence():
     for sizes, told in (
         ((64, 6, 16, 36), "32 wide with 6 blocks, but the model is 64 wide"),
         ((32, 6, 48, 36), "latents of 16 channels"),
-        ((32, 6, 16, 16), "image-to-video model, not the text-to-video"),
+        ((32, 6, 16, 16), "load the image-to-video model"),
+        ((32, 6, 16, 48), "takes 48 channels, not 36"),
     ):
         with pytest.raises(ValueError, match=told):
             check_base(CONFIG, *sizes)
@@ -138,7 +139,8 @@ def test_a_wrong_base_is_told_in_one_sentence():
 
 def test_configs_are_checked_and_survive_json():
     assert AdapterConfig.from_json(CONFIG.to_json()) == CONFIG
-    for wrong in ({"control": "video"}, {"inputs": ("normal",)}, {"spatial": 12}, {"explicit_size": 0}, {"version": 9}, {"width": 0}):
+    unknown = ({"control": "video"}, {"normals": "dx"}, {"version": 9})
+    for wrong in (*unknown, {"inputs": ("normal",)}, {"spatial": 12}, {"explicit_size": 0}, {"width": 0}):
         with pytest.raises(ValueError):
             dataclasses.replace(CONFIG, **wrong)
     with pytest.raises(ValueError, match="header cannot be read"):
