@@ -18,7 +18,7 @@ from ..proxy.head_model import HeadModel
 from ..proxy.head_proxy import HeadProxy
 from ..proxy.posing import output_camera
 from ..proxy.render import render_maps
-from ..proxy.source_picture import frame_source
+from ..proxy.source_picture import frame_source, one_source
 from ..transfer.motion import HeadMotion
 from .adapter.adapter import PortraitCondition
 from .adapter.adapter_file import AdapterFile
@@ -128,7 +128,7 @@ def generate(
     kind = type(pipeline).__name__
     if file is None and kind != VACE:
         raise ValueError(f"a {kind} cannot follow a head by itself; give a portrait adapter, or use a VACE pipeline")
-    motion = held_motion(motion, settings.frames)
+    source, motion = one_source(source, proxy), held_motion(motion, settings.frames)
     camera = output_camera(proxy.camera, settings.width, settings.height)
     inputs = {}
     if kind != TEXT_TO_VIDEO:

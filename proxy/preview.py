@@ -23,6 +23,7 @@ from .preview_eyes import PreviewEyes
 from .preview_flow import backward_flow
 from .preview_source import PreviewSource, seen_area
 from .render_interior import posed_interior_light
+from .source_picture import one_source
 from .warp2d import pixel_grid, sample_pixels
 
 SEEN = (0.15, 0.45)  # share of a point's present area that the photo must have shown to be trusted: not at all .. fully
@@ -54,12 +55,7 @@ def render_preview(
     motion of another head model.
     """
     check_models(model, proxy, motion)
-    source = source[0] if source.ndim == 4 and len(source) == 1 else source
-    if source.ndim != 3 or tuple(source.shape) != (3, proxy.height, proxy.width):
-        raise ValueError(
-            f"the source picture has shape {list(source.shape)}, but the proxy was built from one of "
-            f"{[3, proxy.height, proxy.width]}; give the picture that the proxy was built from"
-        )
+    source = one_source(source, proxy)
     if len(motion) < 1:
         raise ValueError("the motion has no frames; transfer at least one frame")
     camera = output_camera(proxy.camera, *(size or (None, None)))

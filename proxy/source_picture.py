@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .camera import Camera
+from .head_proxy import HeadProxy
 from .inpaint import pull_push
 from .landmarks import load_landmarker
 from .warp2d import pixel_grid, sample_pixels
@@ -44,3 +45,14 @@ def person_mask(source: Tensor, person: Tensor | None = None) -> Tensor:
     if person.shape != source.shape[1:]:
         raise ValueError(f"the person mask has shape {list(person.shape)}; expected {list(source.shape[1:])}, the picture's")
     return person[None].to(source)
+
+
+def one_source(source: Tensor, proxy: HeadProxy) -> Tensor:
+    """The source picture [3, H, W] of [3, H, W] or [1, 3, H, W]. Raises ValueError if it has not the size of the proxy's."""
+    source = source[0] if source.ndim == 4 and len(source) == 1 else source
+    if source.ndim != 3 or tuple(source.shape) != (3, proxy.height, proxy.width):
+        raise ValueError(
+            f"the source picture has shape {list(source.shape)}, but the proxy was built from one of "
+            f"{[3, proxy.height, proxy.width]}; give the picture that the proxy was built from"
+        )
+    return source

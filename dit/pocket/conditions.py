@@ -16,6 +16,7 @@ from ...proxy.preview import SEEN, compose
 from ...proxy.preview_source import PreviewSource, seen_area
 from ...proxy.render_interior import INNER, part_vertices
 from ...proxy.render_regions import IRIS_ANGLE, eye_angle
+from ...proxy.source_picture import one_source
 
 CHANNELS = {"warp": 3, "validity": 1, "normals": 3, "regions": 3, "background": 3}  # of the control picture, in this order
 CONTROL = sum(CHANNELS.values())
@@ -56,10 +57,13 @@ class ConditionMaker:
     """Conditions of one source picture, in the frame of one camera."""
 
     def __init__(self, source: Tensor, proxy: HeadProxy, model: HeadModel, camera: Camera, person: Tensor | None = None):
-        """source [3, H, W] in 0..1 is the proxy's picture; `person` [H, W] masks the person in it (default: segmentation)."""
+        """source [3, H, W] in 0..1 is the proxy's picture; `person` [H, W] masks the person in it (default: segmentation).
+
+        Raises ValueError if the picture has not the size of the proxy's.
+        """
         self.model, self.stage = model, Stage(model, camera)
         self.proxy = proxy.to(model.template.device)
-        self.known = PreviewSource.of(source, self.proxy, self.stage, person)
+        self.known = PreviewSource.of(one_source(source, proxy), self.proxy, self.stage, person)
         self._regions = region_values(model)
 
     @property

@@ -18,6 +18,7 @@ from ...proxy.head_model import HeadModel
 from ...proxy.head_proxy import HeadProxy
 from ...proxy.inpaint import box_blur, dilate
 from ...proxy.posing import SourcePose, camera_space, check_models, frames_at_once, output_camera
+from ...proxy.source_picture import one_source
 from .conditions import ConditionMaker, Conditions
 from .flow import one_noise, sample
 from .model import PocketModel
@@ -87,12 +88,7 @@ def render_pocket(
     different head models.
     """
     check_models(model, proxy, motion)
-    source = source[0] if source.ndim == 4 and len(source) == 1 else source
-    if source.ndim != 3 or tuple(source.shape) != (3, proxy.height, proxy.width):
-        raise ValueError(
-            f"the source picture has shape {list(source.shape)}, but the proxy was built from one of "
-            f"{[3, proxy.height, proxy.width]}; give the picture that the proxy was built from"
-        )
+    source = one_source(source, proxy)
     if pocket.config.model_id != model.model_id:
         raise ValueError(
             f"this pocket model was trained for head model {pocket.config.model_id}, but {model.model_id} is loaded; train one for it"

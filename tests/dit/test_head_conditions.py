@@ -65,6 +65,8 @@ def test_the_warped_reference_at_rest_is_the_picture(model, proxy, generator):
         video = control_video(proxy, source_motion(proxy), model, config, proxy.camera, picture)
     assert video.shape == (1, 4, 1, proxy.height, proxy.width)
     assert (video[0, :3, 0] - picture).abs().mean() < 0.02
+    with pytest.raises(ValueError, match="give the picture that the proxy was built from"):
+        control_video(proxy, source_motion(proxy), model, config, camera_of(proxy), picture[:, 1:])
     with pytest.raises(ValueError, match="give the source picture"):
         control_video(proxy, source_motion(proxy), model, config, camera_of(proxy))
 
