@@ -34,7 +34,7 @@ SEED_SPAN = 1_000_000  # people that a seed has; torch's CPU generator reads onl
 TEXTURE = 384
 FOCAL, SIZE = (1.3, 3.0), (0.50, 0.74)  # over the picture's side: focal length, and height of the head
 IDENTITY_ERROR, EXPRESSION_ERROR, TURN_ERROR, PLACE_ERROR = 0.3, 0.04, 0.012, 0.0008  # of fits: deviations, shares, radians, metres
-STILL, LIVELY, CARELESS = 0.4, (0.15, 1.2), (0.1, 1.2)  # poses of source pictures, of clips, and what fits have of these errors
+STILL, LIVELY, CARELESS = 0.4, (0.08, 1.2), (0.0, 1.2)  # poses of source pictures, of clips, and what fits have of these errors
 FOCUS_LEVELS = 3  # of the map that tells where errors count: person, head, mouth and eyes
 
 
@@ -63,8 +63,10 @@ class ExampleMaker:
         focal = self.side * dice.uniform(*FOCAL)
         camera, size = Camera.centred(focal, self.side, self.side), dice.uniform(*SIZE)
         still = self.studio.poses(dice, 1, focal, size, STILL)
-        # Most real clips turn little and are fitted well, some are not: the model has to see both.
-        poses = self.studio.poses(dice, 2 if in_motion else frames, focal, size, dice.uniform(*LIVELY))
+        # Most real clips turn little and are fitted well, some are not: the model has to see both, and the first more often.
+        low, high = LIVELY
+        lively = low * (high / low) ** dice.uniform(0, 1)
+        poses = self.studio.poses(dice, 2 if in_motion else frames, focal, size, lively)
         poses = _path(poses, frames) if in_motion else poses
         careless = dice.uniform(*CARELESS)
         source, photo = (self.studio.photograph(person, each, camera, light, backdrop) for each in (still, poses))

@@ -2,7 +2,8 @@
 
 The pyramid carries fine detail of the warped source to the answer, which a plain patch transformer loses (eyes first); the
 transformer at 1/8 of the size joins it with the reference picture and the expression. The answer is colours and a blend mask
-over the warp: where the mask is 1 the warp stays as it is.
+over the warp: where the mask is 1 the warp stays as it is. Colours are told as what the best linear estimate from warp and noisy
+picture lacks (`preconditioning`), so an untrained model answers with the warp and no capacity is spent on copying it.
 
 Transformer after Peebles and Xie, "Scalable Diffusion Models with Transformers" (2023), its modulation shared between blocks as
 in PixArt-alpha (Chen et al. 2023); prediction of the clean picture after Li and He, "Back to Basics" (JiT, arXiv 2511.13720).
@@ -24,8 +25,8 @@ REFERENCE_PATCH = 16  # pixels
 FREQUENCIES, FASTEST = 32, 60.0  # of the embedding of noise levels, radians; a level may come in half precision
 GROUPS = 8  # of group normalisation
 CODE_TOKENS = 4
-OPEN = 0.05  # variance of what the conditions leave open of a picture in -1..1
-START = 2.0  # the blend mask's logit before training: mostly the warp
+OPEN = 0.05  # variance by which the warp of a picture in -1..1 is wrong
+START = -2.0  # the blend mask's logit before training: the colours, which are the better estimate
 POSITION_PERIOD = 32.0  # longest period of the positions in a picture of side 1, of the transformer's rotary embedding
 
 
@@ -90,7 +91,7 @@ class PocketModel(nn.Module):
 
     @staticmethod
     def create(config: PocketConfig, generator: torch.Generator) -> PocketModel:
-        """An untrained model whose weights come from the generator; it answers with the warp, faintly greyed."""
+        """An untrained model whose weights come from the generator; it answers with the warp, apart from news of the noisy picture."""
         model = PocketModel(config)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -128,7 +129,10 @@ class PocketModel(nn.Module):
         """Colours [B, 3, H, W] in -1..1 and the blend mask [B, 1, H, W] in 0..1 that `forward` puts together."""
         self._check(noisy, sigma, control, reference, code, frames)
         moment = F.silu(self.time_out(F.silu(self.time_in(_waves_of(sigma, noisy.dtype)))))
-        one = self.down_one(self.enter(torch.cat([_weighed(noisy, sigma), 2 * control - 1], dim=1)), moment)
+        warp = 2 * control[:, :3] - 1
+        keep, scale = preconditioning(sigma, noisy.dtype)
+        news = keep * (noisy - (1 - sigma.to(noisy)[:, None, None, None]) * warp)
+        one = self.down_one(self.enter(torch.cat([news / OPEN**0.5, 2 * control - 1], dim=1)), moment)
         two = self.down_two(self.to_two(one), moment)
         four = self.down_four(self.to_four(two), moment)
         eight = self._transform(self.to_eight(four), moment, reference, code, frames)
@@ -136,7 +140,7 @@ class PocketModel(nn.Module):
         two = self.up_two(torch.cat([F.pixel_shuffle(self.from_four(four), 2), two], dim=1), moment)
         one = self.up_one(torch.cat([F.pixel_shuffle(self.from_two(two), 2), one], dim=1), moment)
         out = self.leave(F.silu(one))
-        return out[:, :3], torch.sigmoid(out[:, 3:])
+        return warp + news + scale * out[:, :3], torch.sigmoid(out[:, 3:])
 
     def _transform(self, grid: Tensor, moment: Tensor, reference: Tensor, code: Tensor, frames: int) -> Tensor:
         batch, _, height, width = grid.shape
@@ -272,15 +276,16 @@ def _normal(x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:])
 
 
-def _weighed(noisy: Tensor, sigma: Tensor) -> Tensor:
-    """Noisy pictures [B, 3, H, W] scaled by what they tell beyond the conditions, as the best linear estimate weighs them.
+def preconditioning(sigma: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What counts, at noise levels sigma [B], of the news that a noisy picture brings, and what is still open: two [B, 1, 1, 1].
 
-    So noise cannot reach the answer where there is nothing else in the picture (in the spirit of Karras et al. 2022, "Elucidating
-    the Design Space of Diffusion-Based Generative Models", section 5).
+    With a warp that is wrong by a variance of OPEN the best linear estimate of the picture is warp + first * (noisy - (1 - sigma) *
+    warp), and is wrong by the second (after Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models",
+    section 5, with the warp as the mean).
     """
     level = sigma.float()[:, None, None, None]
-    share = (1 - level) * OPEN / ((1 - level).square() * OPEN + level.square())
-    return noisy * share.to(noisy)
+    total = (1 - level).square() * OPEN + level.square()
+    return ((1 - level) * OPEN / total).to(dtype), (OPEN**0.5 * level / total.sqrt()).to(dtype)
 
 
 def _waves_of(sigma: Tensor, dtype: torch.dtype) -> Tensor:

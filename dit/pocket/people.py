@@ -39,6 +39,7 @@ class Person:
     grain: Waves  # fine pattern of the skin
     grain_strength: float
     strands: Waves  # fine pattern of the hair
+    strand_strength: float
     locks: Locks | None
 
 
@@ -68,7 +69,7 @@ class PeopleMaker:
         hair = dice.colour(0.2, 0.7) if dice.chance(0.1) else hair.clamp(0.004, 0.85)
         bald = dice.chance(0.12)
         scalp = self._scalp(dice) * (0 if bald else 1)
-        volume = dice.uniform(0.002, 0.03) * (1 + 0.3 * Waves.of(dice, 0.04, 0.15, 6).at(self.points)).clamp(min=0)
+        volume = dice.uniform(0.001, 0.025) * (1 + 0.3 * Waves.of(dice, 0.04, 0.15, 6).at(self.points)).clamp(min=0)
         bumps = 0.0012 * Waves.of(dice, 0.05, 0.25, 6).at(self.points) * self.skin[:, None]
         displacement = (scalp * volume + bumps) * self.normals
         colour = self._colours(dice, hair, scalp)
@@ -83,6 +84,7 @@ class PeopleMaker:
             grain=Waves.of(dice, 0.0015, 0.008, 16),
             grain_strength=dice.uniform(0.01, 0.09),
             strands=Waves.of(dice, 0.0012, 0.004, 16, (1, 6, 2) if dice.chance(0.7) else (2, 2, 2)),
+            strand_strength=dice.uniform(0.05, 0.35),
             locks=None if bald or dice.chance(0.25) else self._locks(dice, hair, scalp[:, 0], volume[:, 0]),
         )
 

@@ -146,7 +146,7 @@ class Studio:
         raster = self.rasterizer.rasterize(clip, (OVERSAMPLE * camera.height, OVERSAMPLE * camera.width))
         seen = self.rasterizer.interpolate_pixels(torch.cat([own, added])[None], raster, clip)
         normal, colour, place, gloss, hairy, interior, marks, point = seen.split([3, 3, 3, 1, 1, 1, 2, 3], dim=1)
-        grain = _mix(person.grain_strength * person.grain.at(place), 0.35 * person.strands.at(place), hairy)
+        grain = _mix(person.grain_strength * person.grain.at(place), person.strand_strength * person.strands.at(place), hairy)
         shaded = shade(colour * (1 + grain).clamp(0.3, 2), normal, point, gloss, light) * interior
         image = raster.scatter(torch.cat([shaded.clamp(0, 1) ** (1 / GAMMA), torch.ones_like(gloss), marks], 1))
         image = F.avg_pool2d(image.permute(0, 3, 1, 2), OVERSAMPLE)

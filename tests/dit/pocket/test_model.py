@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from expportrait.dit.pocket.model import PocketConfig, PocketModel, blend
+from expportrait.dit.pocket.model import OPEN, PocketConfig, PocketModel, blend, preconditioning
 from expportrait.dit.pocket.weights import load_model, save_model
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -61,11 +61,22 @@ def test_where_the_mask_is_one_the_warp_comes_out_exactly():
         assert torch.equal(model(**given), warp)
 
 
-def test_a_fresh_model_mostly_answers_with_the_warp(generator):
+def test_a_fresh_model_answers_noise_with_the_warp_and_a_clean_picture_mostly_with_itself(generator):
     given = inputs()
-    answer = PocketModel.create(tiny_config(), generator)(**given)
-    warp = 2 * given["control"][:, :3] - 1
-    assert (answer - warp).abs().max() < 0.13 and torch.allclose(answer, answer.flatten()[0] / warp.flatten()[0] * warp, atol=1e-5)
+    model, warp = PocketModel.create(tiny_config(), generator), 2 * given["control"][:, :3] - 1
+    assert torch.allclose(model(**given | {"sigma": torch.ones(len(warp))}), warp, atol=1e-6)
+    clean = model(**given | {"sigma": torch.zeros(len(warp))})
+    assert (clean - given["noisy"]).abs().mean() < 0.2 * (warp - given["noisy"]).abs().mean()
+
+
+def test_preconditioning_is_the_best_linear_estimate(generator):
+    warp = torch.randn(100_000, generator=generator)
+    picture = warp + OPEN**0.5 * torch.randn(100_000, generator=generator)
+    for sigma in (0.9, 0.5, 0.1):
+        news = (1 - sigma) * picture + sigma * torch.randn(100_000, generator=generator) - (1 - sigma) * warp
+        keep, scale = (float(value) for value in preconditioning(torch.tensor([sigma]), torch.float32))
+        assert (news @ (picture - warp) / news.square().sum()).item() == pytest.approx(keep, abs=0.01)
+        assert (picture - warp - keep * news).std().item() == pytest.approx(scale, abs=0.002)
 
 
 @pytest.mark.parametrize("name", ["noisy", "sigma", "control", "reference", "code"])
