@@ -6,10 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...proxy.inpaint import dilate
+
 LOST, STALE, HOLED = 0.1, 0.15, 0.35  # shares of examples without a warp, with that of another pose, and with holes in it
 TOLD = 0.7  # share of holes that validity tells
+FACELESS = 0.15  # share of examples whose warp has holes at lips, mouth and eyes, which the maps and the code have to fill
 UNMARKED = 0.15  # share of examples without the map of lips, mouth and eyes, where the code has to say what they do
 GAIN = 0.2  # how far colours of a whole example are changed, either way
+MARKED = 0.3  # level of the maps from which a pixel counts as lips, mouth or eyes
 CELLS = (3, 24)  # of the patterns of holes
 
 
@@ -17,13 +21,15 @@ def damage(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Te
     """A batch of `Examples.read` with other colours and, in some examples, a warp that is lost, of another pose or with holes."""
     control, count = batch["control"].clone(), len(batch["control"])
     gain = 1 + GAIN * (2 * torch.rand(count, 3, 1, 1, generator=generator) - 1)
-    dice = torch.rand(6, count, 1, 1, 1, generator=generator)
+    dice = torch.rand(7, count, 1, 1, 1, generator=generator)
+    features = dilate((control[:, 7:10].amax(1, keepdim=True) > MARKED).float(), control.shape[-1] // 32)
     control[:, :4] = torch.where(dice[4] < STALE, batch["stale"], control[:, :4])
     control[:, 7:10] = torch.where(dice[5] < UNMARKED, 0, control[:, 7:10])
     warp, background = ((control[:, part] * gain).clamp(0, 1) for part in (slice(0, 3), slice(10, 13)))
     reference = torch.cat([(batch["reference"][:, :3] * gain).clamp(0, 1), batch["reference"][:, 3:]], dim=1)
     holes = _holes(count, control.shape[-2:], generator)
     holes = torch.where(dice[0] < HOLED, holes, 0)
+    holes = torch.where(dice[6] < FACELESS, features, holes)
     holes = torch.where(dice[1] < LOST, 1, holes)
     # A hole shows what lies behind, or is smeared over.
     smeared = F.interpolate(F.avg_pool2d(warp, 16, ceil_mode=True), size=warp.shape[-2:], mode="bilinear")
