@@ -14,7 +14,8 @@ from ..proxy.posing import SourcePose
 from ..proxy.render import render_maps
 from ..transfer.motion import HeadMotion
 from .adapter.config import AdapterConfig
-from .pocket.conditions import ConditionMaker, expression_code
+from .expression_code import expression_code
+from .pocket.conditions import ConditionMaker
 from .ray_map import ray_map, relative_pose
 
 MAPS = {"normals": "normals", "depth": "depth", "lines": "landmarks"}

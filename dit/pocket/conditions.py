@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...proxy.camera import Camera
-from ...proxy.head_model import JOINTS, HeadModel
+from ...proxy.head_model import HeadModel
 from ...proxy.head_proxy import HeadProxy
 from ...proxy.posing import Shot, SourcePose, Stage, camera_space
 from ...proxy.preview import SEEN, compose
@@ -17,11 +17,11 @@ from ...proxy.preview_source import PreviewSource, seen_area
 from ...proxy.render_interior import INNER, part_vertices
 from ...proxy.render_regions import IRIS_ANGLE, eye_angle
 from ...proxy.source_picture import one_source
+from ..expression_code import expression_code
 
 CHANNELS = {"warp": 3, "validity": 1, "normals": 3, "regions": 3, "background": 3}  # of the control picture, in this order
 CONTROL = sum(CHANNELS.values())
 REFERENCE = 9  # channels of the reference picture: colours, normals, regions
-TURN = 4.0  # what a radian of jaw and eyes counts in the code, where a full expression counts 1
 TEETH, BALL = 1.0, 0.5  # levels in the maps of mouth and eyes; the mouth's lining and the iris have the other one
 
 
@@ -40,17 +40,6 @@ class Conditions:
     def control(self) -> Tensor:
         """[t, CONTROL, H, W] as the model takes it, in the order of CHANNELS."""
         return torch.cat([getattr(self, name) for name in CHANNELS], dim=1)
-
-
-def code_size(model: HeadModel) -> int:
-    """How many numbers `expression_code` has for a head model."""
-    return len(model.expression_names) + 9
-
-
-def expression_code(pose) -> Tensor:
-    """Explicit expression code [t, E + 9] of anything with expression [t, E] and joints [t, J, 3]: expression, jaw, both eyes."""
-    turns = pose.joints[:, [JOINTS.index(name) for name in ("jaw", "left_eye", "right_eye")]]
-    return torch.cat([pose.expression, TURN * turns.flatten(1)], dim=1)
 
 
 class ConditionMaker:

@@ -19,7 +19,7 @@ def add_noise(picture: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
     return (1 - sigma) * picture + sigma * noise
 
 
-def velocity(noisy: Tensor, picture: Tensor, sigma: float) -> Tensor:
+def velocity(noisy: Tensor, picture: Tensor, sigma: float | Tensor) -> Tensor:
     """Direction from a predicted picture to noise, per unit of sigma."""
     return (noisy - picture) / sigma
 

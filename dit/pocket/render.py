@@ -19,9 +19,9 @@ from ...proxy.head_proxy import HeadProxy
 from ...proxy.inpaint import box_blur, dilate
 from ...proxy.posing import SourcePose, camera_space, check_models, frames_at_once, output_camera
 from ...proxy.source_picture import one_source
-from .conditions import ConditionMaker, Conditions
+from .conditions import ConditionMaker
 from .flow import one_noise, sample
-from .model import PocketModel
+from .model import PocketConfig, PocketModel
 from .upsample import guided_upsample, shrink
 
 SIDE = 256  # pixels that the model draws
@@ -64,6 +64,79 @@ class Cut:
         return torch.where(mask > 0, images + mask * (part - images), images)
 
 
+class HeadClip:
+    """A source picture and a motion as a pocket model is shown them: the head's surroundings in all frames, at the model's size."""
+
+    def __init__(
+        self,
+        source: Tensor,
+        proxy: HeadProxy,
+        motion,
+        model: HeadModel,
+        side: int = SIDE,
+        size: tuple[int, int] | None = None,
+        person: Tensor | None = None,
+    ):
+        """`source` [3, H, W] or [1, 3, H, W] in 0..1; `size` and `person` as in `render_preview`. Runs on the device of `model`.
+
+        Raises ValueError if the picture has not the size of the proxy's source, for a bad size or side, an empty motion, or parts of
+        different head models.
+        """
+        check_models(model, proxy, motion)
+        source = one_source(source, proxy)
+        if len(motion) < 1:
+            raise ValueError("the motion has no frames; transfer at least one frame")
+        if side < 64 or side % 16:
+            raise ValueError(f"the pocket model cannot draw {side} pixels; choose a multiple of 16, at least 64")
+        self.motion, self.side = motion, side
+        self.camera = output_camera(proxy.camera, *(size or (None, None)))
+        self.cut = Cut.around(proxy.to(model.template.device), motion, model, self.camera)
+        self._maker = ConditionMaker(source, proxy, model, self.camera, person)
+
+    def __len__(self) -> int:
+        return len(self.motion)
+
+    def reference(self) -> Tensor:
+        """The source picture with the maps of its own pose, [1, REFERENCE, side, side]."""
+        return shrink(self.cut.of(self._maker.reference()), (self.side, self.side))
+
+    def frames(self, start: int, stop: int) -> HeadFrames:
+        """Frames start..stop."""
+        seen = self._maker.frames(self.motion, start, stop)
+        control = shrink(self.cut.of(seen.control), (self.side, self.side))
+        covered = self.cut.of(seen.normals).amax(1, keepdim=True) > 0.1
+        return HeadFrames(control, seen.code, seen.warp, covered)
+
+    def chunks(self, chunk: int) -> Iterator[HeadFrames]:
+        """All frames, at most `chunk` at a time, fewer for large pictures."""
+        chunk = frames_at_once(self.camera, chunk)
+        for start in range(0, len(self), chunk):
+            yield self.frames(start, start + chunk)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadFrames:
+    """Of t frames, what the model is shown and what its answer goes into."""
+
+    control: Tensor  # [t, CONTROL, side, side] 0..1
+    code: Tensor  # [t, K]
+    preview: Tensor  # [t, 3, H, W] 0..1, the whole picture
+    covered: Tensor  # [t, 1, S, S] boolean, where the head is in the cut
+
+
+def paste_heads(heads: Tensor, preview: Tensor, covered: Tensor, cut: Cut) -> Tensor:
+    """Frames [t, 3, H, W] of the preview with heads [t, 3, side, side] in -1..1 in their place; the others as in `HeadFrames`."""
+    guide = cut.of(preview)
+    result = guided_upsample(((heads + 1) / 2).clamp(0, 1).to(guide), guide)
+    return cut.put(preview, result, _mask(covered))
+
+
+def check_head(config: PocketConfig, model_id: str) -> None:
+    """Raises ValueError if a pocket model was trained for another head model."""
+    if config.model_id != model_id:
+        raise ValueError(f"this pocket model was trained for head model {config.model_id}, but {model_id} is loaded; train one for it")
+
+
 def render_pocket(
     source: Tensor,
     proxy: HeadProxy,
@@ -87,50 +160,33 @@ def render_pocket(
     Raises ValueError if the picture has not the size of the proxy's source, for a bad size or side, an empty motion, or parts of
     different head models.
     """
-    check_models(model, proxy, motion)
-    source = one_source(source, proxy)
-    if pocket.config.model_id != model.model_id:
-        raise ValueError(
-            f"this pocket model was trained for head model {pocket.config.model_id}, but {model.model_id} is loaded; train one for it"
-        )
-    if len(motion) < 1:
-        raise ValueError("the motion has no frames; transfer at least one frame")
-    if side < 64 or side % 16:
-        raise ValueError(f"the pocket model cannot draw {side} pixels; choose a multiple of 16, at least 64")
-    camera = output_camera(proxy.camera, *(size or (None, None)))
-    return _render(source, proxy, motion, model, pocket, steps, seed, side, camera, frames_at_once(camera, chunk), person, progress)
+    check_head(pocket.config, model.model_id)
+    return _render(HeadClip(source, proxy, motion, model, side, size, person), pocket, steps, seed, chunk, progress)
 
 
-def _render(source, proxy, motion, model, pocket, steps, seed, side, camera, chunk, person, progress) -> Iterator[Tensor]:
-    cut = Cut.around(proxy.to(model.template.device), motion, model, camera)
-    maker = ConditionMaker(source, proxy, model, camera, person)
-    where = next(pocket.parameters())
-    reference = shrink(cut.of(maker.reference()), (side, side)).to(where)
-    noise = one_noise(side, side, seed).to(where)
-    for start in range(0, len(motion), chunk):
-        seen = maker.frames(motion, start, start + chunk)
+def _render(clip: HeadClip, pocket: PocketModel, steps: int, seed: int, chunk: int, progress) -> Iterator[Tensor]:
+    where, done = next(pocket.parameters()), 0
+    reference, noise = clip.reference().to(where), one_noise(clip.side, clip.side, seed).to(where)
+    for seen in clip.chunks(chunk):
         with torch.no_grad():
-            yield _draw(seen, cut, pocket, reference, noise, steps).permute(0, 2, 3, 1)
+            yield paste_heads(_draw(seen, pocket, reference, noise, steps), seen.preview, seen.covered, clip.cut).permute(0, 2, 3, 1)
+        done += len(seen.code)
         if progress is not None:
-            progress(min(start + chunk, len(motion)), len(motion))
+            progress(done, len(clip))
 
 
-def _draw(seen: Conditions, cut: Cut, pocket: PocketModel, reference: Tensor, noise: Tensor, steps: int) -> Tensor:
-    """Frames [t, 3, H, W] of the preview in `seen` with the model's head."""
-    frames, side = len(seen.warp), noise.shape[-1]
-    control, guide = shrink(cut.of(seen.control), (side, side)).to(noise), cut.of(seen.warp)
-    reference, code = reference.expand(frames, -1, -1, -1), seen.code.to(noise)
-    clip = frames if pocket.config.temporal else 1
-    answer = sample(lambda x, sigma: pocket(x, sigma, control, reference, code, clip), noise.expand(frames, -1, -1, -1), steps)
-    result = guided_upsample(((answer + 1) / 2).clamp(0, 1).to(guide), guide)
-    return cut.put(seen.warp, result, _mask(cut.of(seen.normals)))
+def _draw(seen: HeadFrames, pocket: PocketModel, reference: Tensor, noise: Tensor, steps: int) -> Tensor:
+    """Heads [t, 3, side, side] in -1..1."""
+    frames = len(seen.code)
+    control, code, reference = seen.control.to(noise), seen.code.to(noise), reference.expand(frames, -1, -1, -1)
+    together = frames if pocket.config.temporal else 1
+    return sample(lambda x, sigma: pocket(x, sigma, control, reference, code, together), noise.expand(frames, -1, -1, -1), steps)
 
 
-def _mask(normals: Tensor) -> Tensor:
+def _mask(covered: Tensor) -> Tensor:
     """Soft mask [t, 1, S, S] of the head and what is around it, zero at the border of the cut."""
-    covered = (normals.amax(1, keepdim=True) > 0.1).float()
     rim, feather = (max(1, round(share * covered.shape[-1])) for share in (RIM, FEATHER))
-    mask = dilate(covered, rim)
+    mask = dilate(covered.float(), rim)
     inner = 2 * feather + 1
     mask = F.pad(mask[..., inner:-inner, inner:-inner], [inner] * 4)
     return box_blur(mask, feather)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from ...proxy.head_model import HeadModel
-from .conditions import code_size
+from ..expression_code import code_size
 from .data import Examples, make_data
 from .model import PocketConfig
 from .train import CHECKPOINT, PocketTrainSettings, Trainer, read_run, train_run

@@ -14,7 +14,7 @@ from ...proxy.files import read_safetensors
 from ...proxy.head_model import HeadModel
 from ...proxy.landmarks import load_landmarker
 from ..adapter.config import INPUTS, AdapterConfig
-from ..pocket.conditions import code_size
+from ..expression_code import code_size
 from .cache import CacheSettings, cache_clip
 from .loop import Trainer, TrainSettings, export_adapter
 

@@ -3,12 +3,12 @@ import dataclasses
 import pytest
 import torch
 
-from expportrait.dit.pocket.conditions import CHANNELS, CONTROL, REFERENCE, ConditionMaker, code_size, expression_code
+from expportrait.dit.expression_code import code_size
+from expportrait.dit.pocket.conditions import CHANNELS, CONTROL, REFERENCE, ConditionMaker
 from expportrait.dit.pocket.damage import damage
 from expportrait.dit.pocket.data import SEED_SPAN, ExampleMaker, Examples, make_data
 from expportrait.dit.pocket.waves import Dice
 from expportrait.proxy.camera import Camera
-from expportrait.proxy.head_model import JOINTS
 from expportrait.proxy.posing import SourcePose
 
 SIDE = 64
@@ -84,15 +84,6 @@ def test_at_the_sources_own_pose_the_warp_is_the_source_and_all_of_it_valid(make
     assert torch.equal(reference[:, 3:6], seen.normals) and torch.equal(reference[:, 6:], seen.regions)
     assert torch.allclose(reference[:, :3], photo.images, atol=1e-6)
     assert (seen.background - photo.images).abs().mean() > 0.02  # somebody was painted over
-
-
-def test_the_code_holds_expression_jaw_and_eyes(model):
-    joints = torch.zeros(1, len(JOINTS), 3)
-    joints[0, JOINTS.index("right_eye"), 1] = 0.25
-    pose = SourcePose(torch.rand(1, len(model.expression_names)), joints, torch.zeros(1, 3))
-    code = expression_code(pose)
-    assert code.shape == (1, code_size(model)) and torch.equal(code[:, : len(model.expression_names)], pose.expression)
-    assert code[0, -2] == 1 and code[0, len(model.expression_names) :].count_nonzero() == 1
 
 
 def test_files_hold_what_was_made_and_are_kept(model, maker, folder):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from expportrait.dit.pocket.conditions import code_size
+from expportrait.dit.expression_code import code_size
 from expportrait.dit.pocket.model import PocketConfig
 from expportrait.dit.pocket.render import Cut, render_pocket
 from expportrait.dit.pocket.upsample import guided_upsample, shrink

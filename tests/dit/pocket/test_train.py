@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from expportrait.cli import main
-from expportrait.dit.pocket.conditions import code_size
+from expportrait.dit.expression_code import code_size
 from expportrait.dit.pocket.data import Examples, make_data
 from expportrait.dit.pocket.model import PocketConfig
 from expportrait.dit.pocket.train import (
