@@ -74,6 +74,7 @@ class ApplyAdapter(io.ComfyNode):
                     min=0.0,
                     max=STRONGEST,
                     step=0.05,
+                    advanced=True,
                     tooltip="Strength of the LoRA that came with the adapter, if it has one.",
                 ),
             ],
@@ -101,7 +102,7 @@ class PortraitConditioning(io.ComfyNode):
                 HEAD_PROXY.Input("head_proxy", tooltip="The person."),
                 HEAD_MOTION.Input("head_motion", tooltip="How the head moves; the last frame is held if the video is longer."),
                 _strength("control_strength", "How strongly the video follows the head's geometry."),
-                _strength("reference_strength", "How strongly the source picture's own geometry counts."),
+                _strength("reference_strength", "How strongly the source picture's own geometry counts.", advanced=True),
                 _strength("expression_strength", "How strongly the expression code counts."),
                 _percent("start", 0.0, "Share of the sampling after which the head begins to count."),
                 _percent("end", 1.0, "Share of the sampling after which it no longer counts."),
@@ -129,6 +130,7 @@ class PortraitConditioning(io.ComfyNode):
                     min=0,
                     max=MOST_TRIMMED,
                     optional=True,
+                    advanced=True,
                     tooltip="Latent frames that stand before the video: connect trim_latent of WanVaceToVideo or WanAnimateToVideo.",
                 ),
             ],
@@ -175,12 +177,12 @@ class PortraitConditioning(io.ComfyNode):
         return io.NodeOutput(*(attach(entries, adapter.uid, attached, start, end) for entries in (positive, negative)))
 
 
-def _strength(name: str, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=1.0, min=0.0, max=STRONGEST, step=0.05, tooltip=tooltip)
+def _strength(name: str, tooltip: str, advanced: bool = False) -> io.Float.Input:
+    return io.Float.Input(name, default=1.0, min=0.0, max=STRONGEST, step=0.05, advanced=advanced, tooltip=tooltip)
 
 
 def _percent(name: str, default: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, advanced=True, tooltip=tooltip)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,7 @@ class LoadArkitCurves(SavedFileLoader):
                     step=0.001,
                     round=0.001,
                     optional=True,
+                    advanced=True,
                     tooltip="Frames per second of the curves. 0 takes what the file or its timecodes tell.",
                 ),
                 HEAD_MODEL.Input(

@@ -60,6 +60,7 @@ class PrepareClip(io.ComfyNode):
                     options=list(get_args(LengthPolicy)),
                     default="hold",
                     optional=True,
+                    advanced=True,
                     tooltip="How the clip gets 4n+1 frames: hold repeats the last one, ping-pong goes back from it, trim drops up to 3.",
                 ),
                 io.Int.Input(

@@ -105,7 +105,7 @@ def _number(name: str, default: int, low: int, high: int, step: int, tooltip: st
 
 
 def _share(name: str, default: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=round(default, 2), min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+    return io.Float.Input(name, default=round(default, 2), min=0.0, max=1.0, step=0.01, advanced=True, tooltip=tooltip)
 
 
 def _folder(name: str) -> str:

@@ -59,6 +59,7 @@ class FitHead(io.ComfyNode):
                     options=MISSING,
                     default=MISSING[0],
                     optional=True,
+                    advanced=True,
                     tooltip="What frames without a face get: the head between its neighbours, that of the previous frame, "
                     "or a head at rest without landmarks. They are marked as not valid.",
                 ),
@@ -69,6 +70,7 @@ class FitHead(io.ComfyNode):
                     max=100000.0,
                     step=1.0,
                     optional=True,
+                    advanced=True,
                     tooltip="Focal length of the camera in pixels, if you know it. 0 estimates it.",
                 ),
             ],

@@ -95,7 +95,13 @@ class HybridGuider(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         def scale(name: str, tooltip: str) -> io.Float.Input:
             return io.Float.Input(
-                name, default=0.0, min=-10.0, max=20.0, step=0.1, tooltip=f"{tooltip} 0 costs nothing, other values one more call per step."
+                name,
+                default=0.0,
+                min=-10.0,
+                max=20.0,
+                step=0.1,
+                advanced=name != "expression_scale",
+                tooltip=f"{tooltip} 0 costs nothing, other values one more call per step.",
             )
 
         return io.Schema(

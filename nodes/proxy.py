@@ -70,6 +70,7 @@ def neutral_input() -> io.Int.Input:
         min=-1,
         max=1000000,
         optional=True,
+        advanced=True,
         tooltip="The frame in which this person's face is at rest, counted from 0. -1 finds the calmest ones and believes little of a "
         "smile. 0 says that a photo shows the face at rest.",
     )

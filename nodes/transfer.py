@@ -90,6 +90,7 @@ class TransferExpression(io.ComfyNode):
                     options=list(get_args(Mode)),
                     default=DEFAULTS.mode,
                     optional=True,
+                    advanced=True,
                     tooltip="relative takes over how the driver differs from its own resting face; absolute the driver as it is.",
                 ),
                 io.Int.Input(
@@ -98,12 +99,14 @@ class TransferExpression(io.ComfyNode):
                     min=-1,
                     max=1000000,
                     optional=True,
+                    advanced=True,
                     tooltip="The driver's frame in which its face is at rest, counted from 0. -1 finds it.",
                 ),
                 io.Boolean.Input(
                     "match_amplitude",
                     default=DEFAULTS.match_amplitude,
                     optional=True,
+                    advanced=True,
                     tooltip="Makes the driver's strongest expression of each region as strong as the portrait's face allows, "
                     "at most twice and at least half as strong as performed.",
                 ),
@@ -116,6 +119,7 @@ class TransferExpression(io.ComfyNode):
                     "contact",
                     default=DEFAULTS.contact,
                     optional=True,
+                    advanced=True,
                     tooltip="Closed lids close and sealed lips seal on this face too, and no tooth comes through a lip.",
                 ),
             ],
