@@ -11,8 +11,10 @@ from ..proxy.fit import fit_frames
 from ..proxy.frames import DEFAULT_FPS
 from ..proxy.head_model import HeadModel, load_head_model
 from ..proxy.landmarks import load_landmarker
+from ..proxy.look import fit_sheet
 from ..proxy.overlay import render_overlay
-from .pictures import to_frames
+from ..transfer.motion_strip import motion_strip
+from .pictures import shown, to_frames
 from .runtime import compute_device, gather, node_progress, result_device
 from .types import CATEGORY, HEAD_MODEL, HEAD_TRACK, FittedTrack
 
@@ -97,7 +99,8 @@ class FitHead(io.ComfyNode):
         lost = len(track) - int(track.valid.sum())
         if lost:
             log.warning("SMPL-X Fit: no face in %d of %d frames (missing_faces: %s)", lost, len(track), missing_faces)
-        return io.NodeOutput(FittedTrack(model, track.to(result_device())))
+        look = [fit_sheet(frames, track, model.to(device))] + ([motion_strip(track, model.to(device))] if len(track) > 1 else [])
+        return io.NodeOutput(FittedTrack(model, track.to(result_device())), ui=shown(*look))
 
 
 class FitOverlay(io.ComfyNode):

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..transfer.edit_motion import LoopMode, concatenate, loop, retime, trim
 from ..transfer.motion import HeadMotion
 from ..transfer.motion_smooth import SmoothMethod, smooth_motion
+from .pictures import motion_shown
 from .types import CATEGORY, HEAD_MOTION
 
 MOST_FRAMES = 1_000_000
@@ -158,7 +159,7 @@ def _schema(**given) -> io.Schema:
 
 
 def _result(motion: HeadMotion) -> io.NodeOutput:
-    return io.NodeOutput(motion, motion.fps)
+    return io.NodeOutput(motion, motion.fps, ui=motion_shown(motion))
 
 
 def _motion() -> io.Input:

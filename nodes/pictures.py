@@ -1,13 +1,18 @@
-"""IMAGE batches and VIDEO values as the library's frames."""
+"""IMAGE batches and VIDEO values as the library's frames, and pictures that a node shows on itself."""
 
 from __future__ import annotations
 
-from comfy_api.latest import Input, InputImpl
+import torch
+from comfy_api.latest import Input, InputImpl, ui
 from torch import Tensor
 
 from ..proxy.build import best_frame
 from ..proxy.frames import Frames
+from ..proxy.head_model import HeadModel, load_head_model
+from ..proxy.head_proxy import HeadProxy
 from ..proxy.head_track import HeadTrack
+from ..transfer.motion import HeadMotion
+from ..transfer.motion_strip import motion_strip
 
 
 def to_frames(images: Tensor | Input.Video, fps: float) -> Frames:
@@ -40,3 +45,17 @@ def source_frame(frame: int, track: HeadTrack) -> int:
     if frame >= len(track):
         raise ValueError(f"frame {frame} is not there, the fit has {len(track)} frames; choose 0 to {len(track) - 1}, or -1")
     return frame
+
+
+def shown(*pictures: Tensor) -> ui.PreviewImage:
+    """Pictures [H, W, 3], one below the other on the node itself."""
+    width = max(picture.shape[1] for picture in pictures)
+    padded = [torch.nn.functional.pad(picture, (0, 0, 0, width - picture.shape[1])) for picture in pictures]
+    return ui.PreviewImage(torch.cat(padded)[None])
+
+
+def motion_shown(motion: HeadMotion, model: HeadModel | None = None, proxy: HeadProxy | None = None) -> ui.PreviewImage:
+    """Heads, if there is a proxy, and curves of a motion. Without its model it is read by the embedded head if it belongs to that."""
+    embedded = load_head_model()
+    model = embedded if model is None and motion.model_id == embedded.model_id else model
+    return shown(motion_strip(motion, model, proxy))

@@ -6,8 +6,9 @@ from comfy_api.latest import Input, io
 from torch import Tensor
 
 from ..proxy.build import build_proxy
+from ..proxy.look import proxy_sheet
 from ..transfer.neutral import neutral_expression
-from .pictures import fitted_frames, source_frame
+from .pictures import fitted_frames, shown, source_frame
 from .runtime import compute_device, node_progress, result_device
 from .types import CATEGORY, HEAD_PROXY, HEAD_TRACK, BuiltProxy, FittedTrack
 
@@ -39,7 +40,8 @@ class BuildProxy(io.ComfyNode):
         neutral = neutral_expression(track, model, chosen_frame(neutral_frame))
         proxy = build_proxy(source, track, model, frame, neutral, progress=node_progress())
         image = source.permute(1, 2, 0)[None].to(result_device())
-        return io.NodeOutput(BuiltProxy(head_track.model, proxy.to(result_device())), image)
+        built = BuiltProxy(head_track.model, proxy.to(result_device()))
+        return io.NodeOutput(built, image, ui=shown(proxy_sheet(source, proxy, model)))
 
 
 def fit_inputs() -> list[io.Input]:

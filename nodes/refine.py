@@ -8,7 +8,7 @@ from torch import Tensor
 from ..proxy.refine import QUALITIES, OutsideMaps, RefineSettings, refine_head
 from ..proxy.refine.sheet import refine_sheet
 from ..transfer.neutral import neutral_expression
-from .pictures import fitted_frames, source_frame
+from .pictures import fitted_frames, shown, source_frame
 from .proxy import chosen_frame, fit_inputs, frame_input, neutral_input
 from .runtime import compute_device, node_progress, result_device
 from .types import CATEGORY, HEAD_PROXY, BuiltProxy, FittedTrack
@@ -118,4 +118,5 @@ class RefineHead(io.ComfyNode):
         )
         image = frames.frame(frame).permute(1, 2, 0)[None].to(result_device())
         sheet = refine_sheet(frames, track, model, refined).permute(1, 2, 0)[None].to(result_device())
-        return io.NodeOutput(BuiltProxy(head_track.model, refined.proxy.to(result_device())), image, sheet)
+        built = BuiltProxy(head_track.model, refined.proxy.to(result_device()))
+        return io.NodeOutput(built, image, sheet, ui=shown(sheet[0].cpu()))

@@ -12,6 +12,7 @@ from ..transfer.performance import Driver
 from ..transfer.presets import load_preset, preset_names
 from ..transfer.settings import MOST_GAIN, ExpressionOrigin, Mode, PoseGains, PoseOrigin, RegionGains, TransferSettings
 from ..transfer.transfer import transfer_motion
+from .pictures import motion_shown
 from .proxy import chosen_frame
 from .runtime import result_device
 from .types import CATEGORY, GAINS, HEAD_MOTION, HEAD_PROXY, HEAD_TRACK, BuiltProxy, FittedTrack, TransferGains
@@ -154,7 +155,7 @@ class TransferExpression(io.ComfyNode):
             else:
                 main = dataclasses.replace(main, proxy=skin)
         motion = transfer_motion(head_proxy.proxy.to(device), main, model, chosen, other)
-        return io.NodeOutput(motion, motion.fps)
+        return io.NodeOutput(motion, motion.fps, ui=motion_shown(motion, model, head_proxy.proxy.to(device)))
 
 
 class Gains(io.ComfyNode):

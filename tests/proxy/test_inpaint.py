@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from expportrait.proxy.inpaint import SUMMED, box_blur, dilate, pull_push
 
 
