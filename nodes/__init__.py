@@ -14,6 +14,7 @@ from .fit import FitHead, FitOverlay
 from .guidance import HybridGuidance, HybridGuider
 from .head_model import LoadHeadModel
 from .motion import JoinMotions, LoopMotion, RetimeMotion, SmoothMotion, TrimMotion
+from .pocket import LoadPocketModel, PocketConditioning, PocketPaste
 from .proxy import BuildProxy
 from .refine import RefineHead
 from .render import PortraitPreview, RenderConditions
@@ -54,4 +55,7 @@ class ExpPortraitExtension(ComfyExtension):
             HybridGuidance,
             HybridGuider,
             GenerateWithDiffusers,
+            LoadPocketModel,
+            PocketConditioning,
+            PocketPaste,
         ]

@@ -29,8 +29,8 @@ class RenderConditions(io.ComfyNode):
                 HEAD_PROXY.Input("head_proxy", tooltip="The person."),
                 HEAD_MOTION.Input("head_motion", tooltip="How the head moves."),
                 io.Combo.Input("map", options=list(MAPS), default=MAPS[0], tooltip="What to draw; see the help page for a list."),
-                _side("width"),
-                _side("height"),
+                size_input("width"),
+                size_input("height"),
                 io.Boolean.Input(
                     "directx_normals",
                     default=False,
@@ -73,7 +73,7 @@ class RenderConditions(io.ComfyNode):
         return io.NodeOutput(both[..., :3], both[..., 3])
 
 
-def _side(name: str) -> io.Int.Input:
+def size_input(name: str) -> io.Int.Input:
     return io.Int.Input(
         name, default=0, min=0, max=LARGEST, optional=True, tooltip=f"The {name} of the result in pixels. 0 is that of the source picture."
     )
@@ -91,8 +91,8 @@ class PortraitPreview(io.ComfyNode):
                 io.Image.Input("source_image", tooltip="The picture that the proxy was built from."),
                 HEAD_PROXY.Input("head_proxy", tooltip="The person."),
                 HEAD_MOTION.Input("head_motion", tooltip="How the head moves."),
-                _side("width"),
-                _side("height"),
+                size_input("width"),
+                size_input("height"),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="One image for each frame of the motion.")],
         )

@@ -34,11 +34,17 @@ def node_progress() -> Callable[[int, int], None]:
 
 def gather(chunks: Iterable[Tensor], total: int) -> Tensor:
     """Chunks [t, ...] of `total` frames in one tensor [total, ...] where results live, with progress and cancel."""
+    return gather_all(((chunk,) for chunk in chunks), total)[0]
+
+
+def gather_all(chunks: Iterable[tuple[Tensor, ...]], total: int) -> tuple[Tensor, ...]:
+    """The same of several tensors [t, ...] in each chunk."""
     progress, out, done = node_progress(), None, 0
     for chunk in chunks:
         if out is None:
-            out = torch.empty((total, *chunk.shape[1:]), device=result_device())
-        out[done : done + len(chunk)] = chunk
-        done += len(chunk)
+            out = tuple(torch.empty((total, *part.shape[1:]), dtype=part.dtype, device=result_device()) for part in chunk)
+        for whole, part in zip(out, chunk):
+            whole[done : done + len(part)] = part
+        done += len(chunk[0])
         progress(done, total)
     return out

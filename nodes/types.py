@@ -21,6 +21,7 @@ HEAD_MOTION = io.Custom("EXPPORTRAIT_HEAD_MOTION")  # HeadMotion
 GAINS = io.Custom("EXPPORTRAIT_GAINS")  # TransferGains
 FRAMING = io.Custom("EXPPORTRAIT_FRAMING")  # Framing
 ADAPTER = io.Custom("EXPPORTRAIT_ADAPTER")  # adapter_patch.LoadedAdapter
+POCKET_HEADS = io.Custom("EXPPORTRAIT_POCKET_HEADS")  # pocket.PocketHeads
 
 CATEGORY = "ExpPortrait"
 

@@ -14,6 +14,7 @@ FILE_LISTS = {
     ("ExpPortraitLoadMotion", "file"),
     ("ExpPortraitLoadArkit", "file"),
     ("ExpPortraitLoadAdapter", "file"),
+    ("ExpPortraitLoadPocket", "file"),
     ("ExpPortraitDiffusers", "pipeline"),
     ("ExpPortraitDiffusers", "adapter"),
 }

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[3]
-HELPERS = [ROOT / "tests/comfyui", ROOT / "tests/dit/adapter", ROOT / "tests/comfyui/native"]
+HELPERS = [ROOT / "tests" / name for name in ("comfyui", "comfyui/native", "dit", "dit/adapter", "dit/pocket")]
 sys.path[:0] = [os.environ["COMFYUI_PATH"], *map(str, HELPERS)]
 
 import comfy.cli_args  # noqa: E402
+import utils.extra_config  # noqa: E402, F401  (as main.py does, before the core's node list puts another `utils` in its way)
 
 comfy.cli_args.args.cpu = True
 
