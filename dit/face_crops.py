@@ -12,18 +12,19 @@ from .adapter.face_encoder import SIZE
 CHUNK = 32
 
 
-def face_crops(frames: Frames, landmarks: Tensor, numbers: list[int]) -> Tensor:
-    """Crops [1, F, 3, SIZE, SIZE] in -1..1 of some frames, by number, of a clip whose landmarks [T, 478, 2] are known.
+def face_crops(frames: Frames, landmarks: Tensor, numbers: list[int], size: int = SIZE) -> Tensor:
+    """Crops [1, F, 3, size, size] in -1..1 of some frames, by number, of a clip whose landmarks [T, 478, 2] are known.
 
-    Raises ValueError if clip and landmarks differ in length.
+    Above SIZE pixels there is more around the face, which has the same scale. Raises ValueError if clip and landmarks differ in length.
     """
     if len(frames) != len(landmarks):
         raise ValueError(
             f"the performer's clip has {len(frames)} frames, but its track has {len(landmarks)}; fit the very clip that is connected"
         )
     regions = landmark_region(landmarks)
+    regions[:, 2] *= size / SIZE
     parts = []
     for start in range(0, len(numbers), CHUNK):
         picked = numbers[start : start + CHUNK]
-        parts.append(cut(frames.pick(picked).to(regions), regions[picked], SIZE))
+        parts.append(cut(frames.pick(picked).to(regions), regions[picked], size))
     return 2 * torch.cat(parts)[None].clamp(0, 1) - 1

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from ...proxy.files import read_safetensors
+from ...proxy.frames import write_image
 from ...proxy.head_model import HeadModel
 from ...proxy.landmarks import load_landmarker
 from ..adapter.config import INPUTS, AdapterConfig
 from ..expression_code import code_size
-from .cache import CacheSettings, cache_clip
+from .cache import CacheSettings, cache_clip, read_head
+from .look import CLIPS as LOOKED_AT
+from .look import look
 from .loop import Trainer, TrainSettings, export_adapter
+from .shards import Shard, find_shards
 
 Bar = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 BASES = {  # width, layers, latent channels, pixels per latent cell, reference
@@ -27,7 +31,8 @@ BASES = {  # width, layers, latent channels, pixels per latent cell, reference
     "wan2.2-ti2v-5b": (3072, 30, 48, 16, "tokens"),
 }
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
-CHECKPOINT, LOG = "checkpoint.safetensors", "losses.csv"
+CHECKPOINT, LOG, LOOK = "checkpoint.safetensors", "losses.csv", "look_{:06d}.png"
+LOOK_EVERY = 1000
 TOKENS = 512
 
 
@@ -43,12 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cache.add_argument("--base", choices=BASES, help="what the adapter is for")
     cache.add_argument("--width", type=int, help="of another base's transformer")
     cache.add_argument("--layers", type=int, help="of another base's transformer")
+    cache.add_argument("--control-width", type=int, default=32, help="channels inside the control encoder (default: %(default)s)")
     cache.add_argument("--inputs", nargs="+", choices=INPUTS, default=["normals"], help="of the control (default: normals)")
     cache.add_argument("--code", choices=("explicit", "face", "none"), default="explicit", help="expression code (default: %(default)s)")
     cache.add_argument("--size", type=int, default=clips.size, help="of the square cut, pixels (default: %(default)s)")
     cache.add_argument("--frames", type=int, default=clips.frames, help="of a shard, 4n + 1 (default: %(default)s)")
     cache.add_argument("--variants", type=int, default=clips.variants, help="reference pictures of a shard (default: %(default)s)")
     cache.add_argument("--mask-features", action="store_true", help="hide mouth and eyes in the control, so that it tells the pose alone")
+    cache.add_argument(
+        "--heads",
+        metavar="FOLDER",
+        help="NAME.track.safetensors and NAME.proxy.safetensors of clips, such as refined ones: their displacement shows in the control "
+        "(default: each clip is fitted)",
+    )
     cache.add_argument("--seed", type=int, default=clips.seed, help="(default: %(default)s)")
     cache.set_defaults(part=_cache)
 
@@ -58,11 +70,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--run", dest="folder", required=True, help="folder for checkpoint and losses")
     train.add_argument("--text", help="safetensors file with the one prompt's embedding [1, L, D] (default: zeros)")
     train.add_argument("--steps", type=int, default=learning.steps, help="of the whole run (default: %(default)s)")
+    train.add_argument("--batch", type=int, default=learning.batch, help="clips in a step, of each GPU (default: %(default)s)")
     train.add_argument("--rate", type=float, default=learning.rate, help="learning rate (default: %(default)s)")
     train.add_argument("--rank", type=int, default=learning.rank, help="of the LoRA, 0 for none (default: %(default)s)")
     train.add_argument("--shift", type=float, default=learning.shift, help="of the noise levels (default: %(default)s)")
     train.add_argument("--seed", type=int, default=learning.seed, help="(default: %(default)s)")
     train.add_argument("--save-every", type=int, default=100, metavar="STEPS", help="between checkpoints (default: %(default)s)")
+    pictures = f"between pictures of held-out clips, 0 for none (default: {LOOK_EVERY}, given a VAE)"
+    train.add_argument("--look-every", type=int, metavar="STEPS", help=pictures)
+    train.add_argument("--held-out", metavar="FOLDER", help="shards to look at that are not trained on (default: the first trained on)")
+    train.add_argument("--vae", help="folder of diffusers' AutoencoderKLWan, to look with (default: vae beside the transformer's)")
     train.add_argument("--float32", action="store_true", help="train in float32 instead of bfloat16")
     train.set_defaults(part=_train)
 
@@ -92,7 +109,8 @@ def _cache(options: argparse.Namespace, model: HeadModel, bar: Bar) -> None:
         if (Path(options.out) / f"{path.stem}_000.safetensors").exists():
             continue
         with bar(path.stem) as progress, torch.no_grad():
-            shards = [*cache_clip(str(path), model, landmarker, vae, config, settings, progress)]
+            head = read_head(options.heads, path.stem, model) if options.heads else None
+            shards = [*cache_clip(str(path), model, landmarker, vae, config, settings, head, progress)]
         # The first one last: a clip that has it has them all.
         for number, shard in reversed([*enumerate(shards)]):
             shard.save(Path(options.out) / f"{path.stem}_{number:03}.safetensors", config)
@@ -108,6 +126,7 @@ def _config(options: argparse.Namespace, model: HeadModel) -> AdapterConfig:
         layers=options.layers or layers,
         latent_channels=channels,
         spatial=spatial,
+        control_width=options.control_width,
         inputs=tuple(options.inputs),
         reference=reference,
         code=options.code,
@@ -126,7 +145,7 @@ def _train(options: argparse.Namespace, model: HeadModel, bar: Bar) -> None:
     transformer.enable_gradient_checkpointing()
     transformer.train()
     settings = TrainSettings(
-        options.steps, options.rate, rank=options.rank, shift=options.shift, seed=options.seed, bfloat16=not options.float32
+        options.steps, options.batch, options.rate, rank=options.rank, shift=options.shift, seed=options.seed, bfloat16=not options.float32
     )
     device = state.device if state.num_processes > 1 else options.device
     trainer = Trainer(transformer, options.shards, _text(options, transformer), settings, device)
@@ -134,6 +153,7 @@ def _train(options: argparse.Namespace, model: HeadModel, bar: Bar) -> None:
     if checkpoint.exists():
         trainer.load(checkpoint)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    look_now = _looking(options, trainer) if state.is_main_process else None
     with bar("train") as progress, open(log, "a", encoding="utf-8") as lines:
         for loss in trainer.run(progress):
             if not state.is_main_process:
@@ -142,6 +162,33 @@ def _train(options: argparse.Namespace, model: HeadModel, bar: Bar) -> None:
             if trainer.step % options.save_every == 0 or trainer.step == options.steps:
                 lines.flush()
                 trainer.save(checkpoint)
+            if look_now is not None:
+                look_now()
+
+
+def _looking(options: argparse.Namespace, trainer: Trainer) -> Callable[[], None] | None:
+    """What writes a picture of held-out clips whenever one is due; None if none is wanted."""
+    from diffusers import AutoencoderKLWan
+
+    folder = Path(options.vae or Path(options.transformer).parent / "vae")
+    every = options.look_every
+    if every is None:
+        every = LOOK_EVERY if folder.is_dir() else 0
+    if every == 0:
+        return None
+    if not folder.is_dir():
+        raise ValueError(f"there is no VAE in {folder} to look at results with; give --vae, or --look-every 0")
+    vae = AutoencoderKLWan.from_pretrained(folder, local_files_only=True).to(trainer.device).eval()
+    paths, config = find_shards(options.held_out or options.shards)
+    if config != trainer.config:
+        raise ValueError(f"the shards in {options.held_out} were made for another adapter; make them with the same settings")
+    shards = [Shard.load(path)[0] for path in paths[:LOOKED_AT]]
+
+    def look_now() -> None:
+        if trainer.step % every == 0 or trainer.step == options.steps:
+            write_image(Path(options.folder) / LOOK.format(trainer.step), look(trainer, shards, vae).cpu())
+
+    return look_now
 
 
 def _text(options: argparse.Namespace, transformer) -> Tensor:

@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...proxy.files import read_safetensors, whole_file
-from ..adapter.adapter import PortraitAdapter
+from ..adapter.adapter import PortraitAdapter, PortraitCondition
 from ..adapter.adapter_file import AdapterFile, save_adapter
 from ..adapter.config import AdapterConfig
 from ..diffusers_adapter import DiffusersAdapter
 from ..wan_names import native_name
+from .another_crop import another_crop, centre_crop
 from .shards import Shard, find_shards, from_bytes
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2"]  # of the LoRA, in every block
@@ -36,6 +37,7 @@ class TrainSettings:
     """Raises ValueError for values out of range."""
 
     steps: int = 1000
+    batch: int = 1  # clips in a step, of each process
     rate: float = 1e-4
     decay: float = 0.01
     clip: float = 1.0
@@ -49,9 +51,9 @@ class TrainSettings:
     bfloat16: bool = False
 
     def __post_init__(self):
-        for name in ("steps", "rank"):
-            if getattr(self, name) < (name == "steps"):
-                raise ValueError(f"{name} is {getattr(self, name)}; give at least {int(name == 'steps')}")
+        for name, least in (("steps", 1), ("batch", 1), ("rank", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; give at least {least}")
         for name in ("drop_control", "drop_reference", "drop_expression", "drop_all"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; give a share from 0 to 1")
@@ -107,11 +109,15 @@ class Trainer:
     def _learn(self) -> float:
         process, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         generator = torch.Generator().manual_seed(SEEDS * self.settings.seed + processes * self.step + process)
-        shard, _ = Shard.load(self.paths[int(torch.randint(len(self.paths), (1,), generator=generator))])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
-            loss = self.loss(shard, generator)
+        chosen = torch.randint(len(self.paths), (self.settings.batch,), generator=generator).tolist()
+        shards = [Shard.load(self.paths[k])[0] for k in chosen]
+        if len({shard.latents.shape for shard in shards}) > 1:
+            raise ValueError("the shards have several sizes or lengths; train with one clip in a step, or make them all alike")
+        with self.autocast():
+            loss = self.loss(shards, generator)
         self.optimiser.zero_grad()
-        loss.backward()
+        if loss.requires_grad:  # not where all is dropped and there is no LoRA
+            loss.backward()
         parameters = list(self.trained().values())
         if processes > 1:
             for parameter in parameters:
@@ -122,46 +128,61 @@ class Trainer:
         self.optimiser.step()
         return float(loss.detach())
 
-    def loss(self, shard: Shard, generator: torch.Generator) -> Tensor:
-        """Weighted flow-matching loss of one clip at a random noise level, with conditions dropped at random."""
-        settings, clean = self.settings, shard.latents[None].float().to(self.device)
-        uniform, variant = float(torch.rand(1, generator=generator)), int(torch.randint(len(shard.references), (1,), generator=generator))
-        level = settings.shift * uniform / (1 + (settings.shift - 1) * uniform)
+    def autocast(self) -> torch.autocast:
+        """In which the transformer is called."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
+
+    def loss(self, shards: list[Shard], generator: torch.Generator) -> Tensor:
+        """Weighted flow-matching loss of clips, each at a random noise level, with conditions dropped at random, alike for all."""
+        count, shift = len(shards), self.settings.shift
+        clean = torch.stack([shard.latents for shard in shards]).float().to(self.device)
+        uniform = torch.rand(count, generator=generator)
+        variants = [int(torch.randint(len(shard.references), (1,), generator=generator)) for shard in shards]
+        level = (shift * uniform / (1 + (shift - 1) * uniform)).to(self.device)
         noise = torch.randn(clean.shape, generator=generator).to(self.device)
         dropped = self._dropped(generator)
-        self.attached.set(self.condition(shard, variant, dropped))
-        noisy = (1 - level) * clean + level * noise
-        found = self.velocity(noisy, level, None if "reference" in dropped else shard.references[variant])
-        error = (found.float() - (noise - clean)).square().mean(1)[0]
-        weight = shard.weight.to(error)
-        return (weight * error).sum() / weight.sum()
+        self.attached.set(self.condition(shards, variants, dropped, generator))
+        references = torch.stack([shard.references[k] for shard, k in zip(shards, variants)])
+        noisy = torch.lerp(clean, noise, level[:, None, None, None, None])
+        found = self.velocity(noisy, level, None if "reference" in dropped else references)
+        error = (found.float() - (noise - clean)).square().mean(1)
+        weight = torch.stack([shard.weight for shard in shards]).to(error)
+        return ((weight * error).sum((1, 2, 3)) / weight.sum((1, 2, 3))).mean()
 
-    def condition(self, shard: Shard, variant: int, dropped: frozenset[str] = frozenset()):
-        """The clip's head, encoded by the adapter as it is now, without the parts that are dropped."""
+    def condition(
+        self,
+        shards: list[Shard],
+        variants: list[int],
+        dropped: frozenset[str] = frozenset(),
+        generator: torch.Generator | None = None,
+    ) -> PortraitCondition:
+        """The clips' heads with the chosen reference variants, encoded by the adapter as it is now, without the parts that are dropped.
+
+        With a generator faces are cut and coloured anew, as in training.
+        """
         config, like = self.config, next(self.adapter.parameters())
         parts = {}
         if config.control != "none" and "control" not in dropped:
-            parts["control"] = from_bytes(shard.control, like)[None]
+            parts["control"] = from_bytes(torch.stack([shard.control for shard in shards]), like)
         if config.reference != "none" and "control" not in dropped:
-            parts["reference"] = from_bytes(shard.geometry[variant], like)[None]
+            parts["reference"] = from_bytes(torch.stack([shard.geometry[k] for shard, k in zip(shards, variants)]), like)
         if config.code == "explicit" and "expression" not in dropped:
-            parts["numbers"] = shard.numbers.to(like)[None]
+            parts["numbers"] = torch.stack([shard.numbers for shard in shards]).to(like)
         if config.code == "face" and "expression" not in dropped:
-            parts["faces"] = shard.faces.to(like)[None] / 127.5 - 1
+            faces = [centre_crop(shard.faces) if generator is None else another_crop(shard.faces, generator) for shard in shards]
+            parts["faces"] = torch.stack(faces).to(like)
         return self.adapter.encode(**parts)
 
-    def velocity(self, noisy: Tensor, level: float, reference: Tensor | None) -> Tensor:
-        """The transformer's prediction for latents [1, C, T, h, w]; `reference` as in a shard, None for zeros."""
+    def velocity(self, noisy: Tensor, level: Tensor, references: Tensor | None) -> Tensor:
+        """The transformer's prediction for latents [B, C, T, h, w] at levels [B]; `references` [B, ...] as in shards, None for zeros."""
         extra = self.transformer.config.in_channels - noisy.shape[1]
         inputs = noisy
         if extra:
-            concat = noisy.new_zeros(1, extra, *noisy.shape[2:])
-            inputs = torch.cat([noisy, concat if reference is None else reference[None].to(noisy)], 1)
+            concat = noisy.new_zeros(len(noisy), extra, *noisy.shape[2:])
+            inputs = torch.cat([noisy, concat if references is None else references.to(noisy)], 1)
         dtype = next(self.transformer.parameters()).dtype
-        time = torch.full((1,), TRAIN_STEPS * level, device=self.device)
-        out = self.transformer(
-            hidden_states=inputs.to(dtype), timestep=time, encoder_hidden_states=self.text.to(dtype), return_dict=False
-        )
+        text = self.text.to(dtype).expand(len(noisy), -1, -1)
+        out = self.transformer(hidden_states=inputs.to(dtype), timestep=TRAIN_STEPS * level, encoder_hidden_states=text, return_dict=False)
         return out[0]
 
     def _dropped(self, generator: torch.Generator) -> frozenset[str]:

@@ -26,7 +26,7 @@ class Shard:
     control: Tensor  # [c, F, H, W] int8, LEVELS times -1..1
     geometry: Tensor  # [K, c, H, W] int8, the same of each variant's own head
     numbers: Tensor  # [F, N] of the explicit expression code
-    faces: Tensor  # [F, 3, s, s] uint8 crops, s = 0 where the adapter reads no faces
+    faces: Tensor  # [F, 3, s, s] uint8 crops with room around, s = 0 where the adapter reads no faces
     weight: Tensor  # [T, h, w] of the loss
 
     def save(self, path: str | os.PathLike, config: AdapterConfig) -> None:

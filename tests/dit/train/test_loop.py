@@ -52,7 +52,7 @@ def evaluate(trainer, shard):
     with torch.no_grad():
         kept = dataclasses.replace(trainer.settings, drop_control=0, drop_reference=0, drop_expression=0, drop_all=0)
         trainer.settings, settings = kept, trainer.settings
-        losses = [float(trainer.loss(shard, torch.Generator().manual_seed(seed))) for seed in range(8)]
+        losses = [float(trainer.loss([shard], torch.Generator().manual_seed(seed))) for seed in range(8)]
         trainer.settings = settings
     return sum(losses) / len(losses)
 
@@ -100,12 +100,41 @@ def test_the_export_is_what_was_trained(shards, tmp_path):
     assert {f"{layer}.lora_{side}.weight" for layer in layers for side in "AB"} <= names
     assert all(name.startswith("diffusion_model.blocks.") for name in file.lora)
     shard, _ = Shard.load(sorted(shards.iterdir())[0])
-    expected = trainer.condition(shard, 0)
+    expected = trainer.condition([shard], [0])
     adapter = file.build()
     control, numbers = shard.control[None].float() / 127, shard.numbers[None]
     found = adapter.encode(control, shard.geometry[:1].float() / 127, numbers)
     for part in ("control", "reference", "expression"):
         assert torch.allclose(getattr(found, part), getattr(expected, part), atol=1e-6)
+
+
+def test_clips_of_a_step_do_not_meet(shards):
+    trainer = trainer_of(shards)
+    both = [Shard.load(path)[0] for path in sorted(shards.iterdir())[:2]]
+    level = torch.tensor([0.3, 0.8])
+    noisy, references = torch.stack([shard.latents for shard in both]), torch.stack([shard.references[1] for shard in both])
+    random = torch.Generator().manual_seed(4)
+    for parameter in trainer.adapter.parameters():
+        parameter.data += 0.02 * torch.randn(parameter.shape, generator=random)
+    with torch.no_grad():
+        trainer.attached.set(trainer.condition(both, [1, 1]))
+        found = trainer.velocity(noisy, level, references)
+        for k, shard in enumerate(both):
+            trainer.attached.set(trainer.condition([shard], [1]))
+            alone = trainer.velocity(noisy[k : k + 1], level[k : k + 1], references[k : k + 1])
+            assert (found[k] - alone[0]).abs().max() < 2e-3
+    assert (found[0] - found[1]).abs().max() > 0.5
+
+
+def test_more_clips_in_a_step_are_learned_from_and_must_be_alike(shards, generator):
+    settings = dataclasses.replace(SETTINGS, batch=4)
+    losses = list(trainer_of(shards, settings).run())
+    assert len(losses) == 6 and losses == list(trainer_of(shards, settings).run())
+    assert losses != list(trainer_of(shards).run())
+    small = shard_of(generator)
+    dataclasses.replace(small, latents=small.latents[:, :1]).save(shards / "0.safetensors", CONFIG)
+    with pytest.raises(ValueError, match="several sizes or lengths"):
+        list(trainer_of(shards, settings).run())
 
 
 def test_dropped_parts_are_dropped_at_their_rates(shards):
@@ -115,8 +144,8 @@ def test_dropped_parts_are_dropped_at_their_rates(shards):
     assert all("reference" in each and "expression" not in each for each in found)
     assert 60 < sum("control" in each for each in found) < 140
     shard, _ = Shard.load(sorted(shards.iterdir())[0])
-    assert trainer.condition(shard, 0, frozenset(("control",))).control is None
-    assert trainer.condition(shard, 0, frozenset(("expression",))).expression is None
+    assert trainer.condition([shard], [0], frozenset(("control",))).control is None
+    assert trainer.condition([shard], [0], frozenset(("expression",))).expression is None
 
 
 def test_the_face_weight_counts(shards, generator):
@@ -124,7 +153,7 @@ def test_the_face_weight_counts(shards, generator):
     half = shard.weight.clone()
     half[:, :2] = 0
     weighted = [dataclasses.replace(shard, weight=weight) for weight in (shard.weight, half, 2 * half)]
-    losses = [float(trainer.loss(each, torch.Generator().manual_seed(3)).detach()) for each in weighted]
+    losses = [float(trainer.loss([each], torch.Generator().manual_seed(3)).detach()) for each in weighted]
     assert losses[1] == pytest.approx(losses[2]) and losses[0] != pytest.approx(losses[1])
 
 
@@ -144,6 +173,6 @@ def test_wrong_shards_checkpoints_and_settings_are_told(shards, tmp_path, genera
         changed = trainer_of(shards)
         changed.adapter.config = dataclasses.replace(CONFIG, trained_on="x")
         changed.load(tmp_path / "checkpoint.safetensors")
-    for wrong in ({"steps": 0}, {"drop_control": 2}, {"rate": 0}, {"rank": -1}):
+    for wrong in ({"steps": 0}, {"batch": 0}, {"drop_control": 2}, {"rate": 0}, {"rank": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             dataclasses.replace(SETTINGS, **wrong)
