@@ -11,35 +11,11 @@ from ..transfer.expression_edit import EditMode, TimeRange, edit_expression, res
 from ..transfer.expression_keyframes import parse_keyframes
 from ..transfer.motion import HeadMotion
 from ..transfer.skin_detail import with_edited_detail
+from .editor import remember_head
+from .expression_sliders import ANGLES, SLIDERS, edit_amounts
 from .runtime import result_device
 from .types import CATEGORY, HEAD_MOTION, HEAD_PROXY, BuiltProxy
 
-# Slider: what it moves together, and its tooltip.
-SLIDERS = {
-    "smile": (("mouthSmile",), "Pulls the corners of the mouth up."),
-    "frown": (("mouthFrown",), "Pulls the corners of the mouth down."),
-    "jaw_open": (("jawOpen",), "Opens the mouth."),
-    "pucker": (("mouthPucker",), "Rounds the lips as for a kiss."),
-    "funnel": (("mouthFunnel",), "Opens the lips to a funnel, as for an O."),
-    "upper_lip_up": (("mouthUpperUp",), "Raises the upper lip and shows the upper teeth."),
-    "lower_lip_down": (("mouthLowerDown",), "Lowers the lower lip and shows the lower teeth."),
-    "cheek_puff": (("cheekPuff",), "Blows the cheeks up."),
-    "tongue_out": (("tongueOut",), "Sticks the tongue out; open the jaw with it."),
-    "sneer": (("noseSneer",), "Wrinkles the nose."),
-    "brows_up": (("browInnerUp", "browOuterUp"), "Raises both brows."),
-    "brows_down": (("browDown",), "Lowers both brows."),
-    "blink_left": (("eyeBlinkLeft",), "Closes the person's left eye, which is on the right in the picture."),
-    "blink_right": (("eyeBlinkRight",), "Closes the person's right eye, which is on the left in the picture."),
-    "eyes_wide": (("eyeWide",), "Opens the eyes wide."),
-    "squint": (("eyeSquint", "cheekSquint"), "Narrows the eyes and lifts the cheeks."),
-}
-ANGLES = {
-    "gaze_pitch": ("gazePitch", "Turns the eyes, in degrees: positive looks down."),
-    "gaze_yaw": ("gazeYaw", "Turns the eyes, in degrees: positive looks to the right of the picture."),
-    "head_pitch": ("headPitch", "Turns the head, in degrees: positive nods down."),
-    "head_yaw": ("headYaw", "Turns the head, in degrees: positive turns to the right of the picture."),
-    "head_roll": ("headRoll", "Tilts the head, in degrees: positive tilts to the left of the picture."),
-}
 MOST_DEGREES = 45.0
 LONGEST = 3600.0  # seconds
 EASE = 0.3
@@ -87,7 +63,7 @@ class EditExpression(io.ComfyNode):
                 _seconds("end", -1.0, -1.0, "Where the edit ends, in seconds. -1 is the end of the motion."),
                 _seconds("ease_in", EASE, 0.0, "Seconds over which the edit comes, from the start on. 0 is at once."),
                 _seconds("ease_out", EASE, 0.0, "Seconds over which the edit goes, up to the end. 0 is at once."),
-                _seconds("seconds", 2.0, 0.01, "Length of an edit that stands alone. Not used with a motion connected."),
+                _seconds("seconds", 2.0, 0.01, "Length of an edit that stands alone. Not used with a motion connected.", advanced=False),
                 io.Float.Input(
                     "fps",
                     default=25.0,
@@ -95,6 +71,7 @@ class EditExpression(io.ComfyNode):
                     max=240.0,
                     step=0.01,
                     optional=True,
+                    advanced=True,
                     tooltip="Frames per second of an edit that stands alone. Not used with a motion connected.",
                 ),
                 *(_slider(name, 0.0, low, high, tooltip) for name, (_, tooltip) in SLIDERS.items()),
@@ -126,12 +103,10 @@ class EditExpression(io.ComfyNode):
         proxy, model = head_proxy.proxy.to(result_device()), head_proxy.model.to(result_device())
         motion = resting_motion(proxy, seconds, fps) if head_motion is None else head_motion.to(result_device())
         keys = parse_keyframes(keyframes, motion.fps)
-        amounts = {expression: strength}
-        for name, value in sliders.items():
-            amounts |= dict.fromkeys(SLIDERS[name][0] if name in SLIDERS else (ANGLES[name][0],), value)
+        amounts = edit_amounts(expression, strength, sliders)
         edited = edit_expression(motion, amounts, proxy, model, TimeRange(start, end, ease_in, ease_out), mode)
         edited = with_edited_detail(edit_expression(edited, keys, proxy, model), motion, proxy, model)
-        return io.NodeOutput(edited, edited.fps)
+        return io.NodeOutput(edited, edited.fps, ui={"expportrait_head": [remember_head(head_proxy)]})
 
 
 def _slider(name: str, default: float, low: float, high: float, tooltip: str, step: float = 0.01) -> io.Float.Input:
@@ -148,5 +123,7 @@ def _slider(name: str, default: float, low: float, high: float, tooltip: str, st
     )
 
 
-def _seconds(name: str, default: float, least: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=least, max=LONGEST, step=0.01, round=0.001, optional=True, tooltip=tooltip)
+def _seconds(name: str, default: float, least: float, tooltip: str, advanced: bool = True) -> io.Float.Input:
+    return io.Float.Input(
+        name, default=default, min=least, max=LONGEST, step=0.01, round=0.001, optional=True, advanced=advanced, tooltip=tooltip
+    )
