@@ -144,14 +144,23 @@ def comfyui(root: Path, shipped_files: list[Path], tmp_path_factory) -> Iterator
 
 @pytest.fixture
 def page(comfyui: Server, browser):
-    """ComfyUI's page, ready; a failure of the page's own code is kept in `page.errors`."""
+    """ComfyUI's page, ready; a failure of the page's own code is kept in `page.errors`; `page.ready()` waits after a reload."""
     page = browser.new_page(viewport={"width": 1800, "height": 1000})
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.ready = lambda: page.wait_for_function(READY, timeout=60_000)
     page.goto(comfyui.url)
-    page.wait_for_function(READY, timeout=60_000)
+    page.ready()
     yield page
     page.close()
+
+
+@pytest.fixture(scope="session")
+def shots(root: Path) -> Path:
+    """Folder for screenshots, which stay to be looked at."""
+    folder = root / "output/screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,7 @@ def test_workflows_have_thumbnails_and_known_nodes(root, node_ids):
     files = sorted((root / "workflows").glob("*.json"))
     assert [path.stem for path in files] == [
         "portrait_and_clip_to_preview",
+        "portrait_with_pocket_model",
         "two_performers_one_portrait",
         "wan_animate_from_proxy",
         "wan_fun_control_from_depth",
@@ -94,3 +95,12 @@ def test_project_file_has_what_the_registry_asks_for(root):
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_.") for name in names), "no pins"
     assert "comfyui" not in project["project"]["name"].lower()
     assert {"PublisherId", "DisplayName"} <= project["tool"]["comfy"].keys()
+
+
+def test_locales_name_the_same_things(root, node_ids):
+    def shape(value):
+        return {key: shape(entry) for key, entry in value.items()} if isinstance(value, dict) else None
+
+    english, chinese = (json.loads((root / f"locales/{name}/nodeDefs.json").read_text(encoding="utf-8")) for name in ("en", "zh"))
+    assert english.keys() == node_ids
+    assert shape(english) == shape(chinese)
