@@ -1,12 +1,11 @@
-"""The route behind the picture in Edit Expression: it draws a person with the values of the node's widgets.
+"""What the editor in Edit Expression asks for and gets: a person with the values of the node's widgets.
 
-The page sends JSON and gets a JPEG; nothing is written. A node that ran tells the page the head's name, see `remember_head`.
+A node that ran tells the page the head's name, see `remember_head`. Nothing is written to disk.
 """
 
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -15,7 +14,6 @@ import json
 
 import torch
 from PIL import Image
-from server import PromptServer, web
 
 from ..proxy.head_model import load_head_model
 from ..proxy.plain_head import plain_head
@@ -24,14 +22,10 @@ from ..transfer.expression_view import SIDE, ExpressionView
 from .expression_sliders import edit_amounts
 from .types import BuiltProxy
 
-ROUTE = "/expportrait/editor"
-LARGEST_REQUEST = 4096  # bytes
 HEADS, VIEWS = 6, 2  # people that are remembered, and that are ready to be drawn
 QUALITY = 90
 
 _heads: collections.OrderedDict[str, BuiltProxy] = collections.OrderedDict()
-# One for what moves, one for what has come to rest and takes longer.
-_workers = concurrent.futures.ThreadPoolExecutor(2, "expportrait-editor")
 
 
 class UnknownHead(ValueError):
@@ -114,33 +108,7 @@ def _view(name: str | None) -> ExpressionView:
     return ExpressionView(head.proxy, head.model)
 
 
-async def answer(request: web.Request) -> web.Response:
-    """POST of a DrawRequest: a JPEG, or {"error": one sentence} with a status of 4xx."""
-    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        return _refusal(403, "the editor draws for ComfyUI's own page only; open it there")
-    if request.content_type != "application/json":
-        return _refusal(415, f"the request is of type {request.content_type}; send application/json")
-    if request.content_length is None or request.content_length > LARGEST_REQUEST:
-        return _refusal(413, f"the request is too long or does not tell its length; send at most {LARGEST_REQUEST} bytes")
-    try:
-        asked = DrawRequest.parse(await request.read())
-        picture = await PromptServer.instance.loop.run_in_executor(_workers, draw, asked)
-    except UnknownHead as error:
-        return _refusal(404, str(error))
-    except ValueError as error:
-        return _refusal(400, str(error))
-    return web.Response(body=picture, content_type="image/jpeg", headers={"Cache-Control": "no-store"})
-
-
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e6:
         raise ValueError(f"{name} is no finite number; send a number")
     return float(value)
-
-
-def _refusal(status: int, message: str) -> web.Response:
-    return web.json_response({"error": message}, status=status)
-
-
-if getattr(PromptServer, "instance", None) is not None:  # none where the nodes are used without a server
-    PromptServer.instance.routes.post(ROUTE)(answer)

@@ -59,4 +59,4 @@ def test_comfyui_is_imported_in_nodes_only(root, shipped_files):
             for node in ast.walk(ast.parse((root / path).read_text(encoding="utf-8"))):
                 modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 modules += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
-                assert not {m.split(".")[0] for m in modules} & {"comfy", "comfy_api", "folder_paths", "nodes"}, path
+                assert not {m.split(".")[0] for m in modules} & {"comfy", "comfy_api", "folder_paths", "nodes", "server"}, path
