@@ -10,6 +10,8 @@ import torch
 from expportrait.cli import PORTRAIT
 from expportrait.dit.families import family_named
 from expportrait.dit.framing import crop_images, make_framing
+from expportrait.dit.pocket.render import render_pocket
+from expportrait.dit.pocket.weights import SHIPPED, load_model
 from expportrait.proxy.build import build_proxy
 from expportrait.proxy.fit import fit_frames
 from expportrait.proxy.frames import Frames, write_image
@@ -39,6 +41,7 @@ if __name__ == "__main__":
     motion = transfer_motion(proxy, Driver(preset, rest), model).select([round(s * preset.fps) for s in SECONDS])
     maps = next(render_maps(proxy, motion, model, ("normals", "depth", "landmarks")))
     preview = torch.cat(list(render_preview(source, proxy, motion, model)))
+    drawn = torch.cat(list(render_pocket(source, proxy, motion, model, load_model(SHIPPED, model.model_id))))
     portrait = source.permute(1, 2, 0)
     lines, control = maps["landmarks"], torch.lerp(maps["depth"], maps["landmarks"], LINES)
     faces = next(crop_images(preview, make_framing(family_named("Wan-Animate"), preview, lines[..., 0], 512, 512, margin=0.15)))
@@ -53,6 +56,7 @@ if __name__ == "__main__":
     for name, rows in {
         "portrait_and_clip_to_preview": [[portrait, preview[0], preview[1]], [maps["depth"][0], maps["normals"][0], maps["normals"][1]]],
         "two_performers_one_portrait": [[portrait, apart[0][0]], [apart[1][0], apart[2][0]]],
+        "portrait_with_pocket_model": [[portrait, drawn[0], drawn[1]]],
         "wan_vace_from_maps": [[portrait, control[0]], [maps["depth"][1], control[1]]],
         "wan_fun_control_from_depth": [[portrait, maps["depth"][0], maps["depth"][1]]],
         "wan_i2v_with_portrait_adapter": [[portrait, maps["normals"][0], maps["normals"][1]]],

@@ -10,9 +10,12 @@ from pathlib import Path
 import av
 import pytest
 
+from expportrait.dit.pocket.weights import SHIPPED
+
 sys.path.insert(0, str(Path(__file__).parent))
 import graphs  # noqa: E402
 from tiny_adapter import write_adapter  # noqa: E402
+from tiny_pocket import write_pocket  # noqa: E402
 from tiny_wan import write_text, write_vae, write_wan  # noqa: E402
 
 LOADERS = {
@@ -23,6 +26,7 @@ LOADERS = {
     "ExpPortraitLoadAdapter": ("file", "model_patches"),
 }
 TO_THE_END = ["portrait_and_clip_to_preview", "two_performers_one_portrait"]
+POCKET = "portrait_with_pocket_model"
 NEED_WEIGHTS = ["wan_vace_from_maps", "wan_fun_control_from_depth", "wan_animate_from_proxy", "wan_i2v_with_portrait_adapter"]
 SIZE, FRAMES = (64, 96), 5  # of the tiny models' clips
 
@@ -49,7 +53,7 @@ def put_media(graph: dict, media) -> None:
             node["inputs"]["file"] = media.clip
 
 
-@pytest.mark.parametrize("name", TO_THE_END + NEED_WEIGHTS)
+@pytest.mark.parametrize("name", [*TO_THE_END, POCKET, *NEED_WEIGHTS])
 def test_page_loads_the_workflow(page, root, name):
     graph = load(page, root, name)
     assert page.errors == []
@@ -71,6 +75,28 @@ def test_workflow_runs_to_its_end(page, comfyui, root, media, name):
         assert len(frames) == media.frames
         assert frames[0].shape == (media.portrait_size[1], media.portrait_size[0])
         assert frames[0].std() > 5 and any(abs(frame.astype(int) - frames[0]).max() > 20 for frame in frames)
+
+
+@pytest.mark.parametrize("shipped", (False, True))
+def test_pocket_workflow_runs_to_its_end(page, comfyui, root, media, shipped):
+    if shipped and not SHIPPED.is_file():
+        pytest.skip("the pocket model's weights are not in the pack")
+    graph = load(page, root, POCKET)
+    put_media(graph, media)
+    for node in graph.values():
+        inputs = node["inputs"]
+        if node["class_type"] == "ExpPortraitTrimMotion":
+            inputs |= {"start": 20, "end": 19 + FRAMES}
+        elif node["class_type"] == "ExpPortraitPocketConditioning":
+            inputs["side"] = SIZE[0]
+        elif node["class_type"] == "ExpPortraitLoadPocket":
+            assert inputs["file"] == "shipped"
+            inputs["file"] = "shipped" if shipped else write_pocket(comfyui.base)
+    (path,) = (path for path in comfyui.saved(comfyui.run(graph, seconds=600)) if path.suffix == ".mp4")
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="gray").astype(int) for frame in container.decode(container.streams.video[0])]
+    assert len(frames) == FRAMES and frames[0].std() > 5 and abs(frames[0] - frames[-1]).max() > 20
+    assert frames[0].shape == (media.portrait_size[1], media.portrait_size[0])
 
 
 @pytest.mark.parametrize("name", NEED_WEIGHTS)
