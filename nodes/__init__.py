@@ -20,6 +20,7 @@ from .refine import RefineHead
 from .render import PortraitPreview, RenderConditions
 from .saved import LoadMotion, LoadProxy, SaveMotion, SaveProxy
 from .transfer import Gains, TransferExpression
+from .video import RenderVideo
 
 
 class ExpPortraitExtension(ComfyExtension):
@@ -40,6 +41,7 @@ class ExpPortraitExtension(ComfyExtension):
             RetimeMotion,
             RenderConditions,
             PortraitPreview,
+            RenderVideo,
             SaveProxy,
             LoadProxy,
             SaveMotion,

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -171,18 +173,42 @@ def write_image(path: str | os.PathLike, image: Tensor) -> None:
         Image.fromarray(to_uint8(image)).save(temporary, quality=92)
 
 
+def read_audio(file: str | os.PathLike | BinaryIO) -> tuple[Tensor, int] | None:
+    """Sound of a video file as a waveform [1 or 2, N] in -1..1 and its samples per second; None if it has none.
+
+    Pictures are not decoded; of more than two channels two are made. Raises ValueError for a file that is no video.
+    """
+    try:
+        with av.open(file if hasattr(file, "read") else str(file)) as container:
+            if not container.streams.audio:
+                return None
+            stream = container.streams.audio[0]
+            layout = "mono" if stream.channels == 1 else "stereo"
+            resampler = av.AudioResampler(format="fltp", layout=layout, rate=stream.rate)
+            heard = [part.to_ndarray() for frame in container.decode(stream) for part in resampler.resample(frame)]
+            heard += [part.to_ndarray() for part in resampler.resample(None)]
+    except av.error.FFmpegError as error:
+        raise ValueError(f"the sound of {file} cannot be read ({error.strerror}); give another file or convert it") from None
+    channels = 1 if layout == "mono" else 2
+    return torch.from_numpy(np.concatenate([np.zeros((channels, 0), np.float32), *heard], axis=1)), stream.rate
+
+
 class VideoWriter:
     """Context manager that encodes H.264 (yuv420p, even size by repeating the last row or column) frame by frame.
 
+    `audio`, a waveform [C, N] in -1..1 (C is 1 or 2) and its samples per second, becomes an AAC track that ends with the last frame.
     The file appears under its name only when the block ends without an error; a block that wrote no frame ends with
-    ValueError.
+    ValueError. Raises ValueError for a waveform of another shape.
     """
 
-    def __init__(self, path: str | os.PathLike, fps: float):
-        self._path, self._fps = path, fps
+    def __init__(self, path: str | os.PathLike, fps: float, audio: tuple[Tensor, int] | None = None):
+        if audio is not None and (audio[0].ndim != 2 or audio[0].shape[0] not in (1, 2)):
+            raise ValueError(f"the sound has shape {list(audio[0].shape)}; give [1, N] or [2, N]")
+        self._path, self._fps = path, Fraction(fps).limit_denominator(1001)
+        self._audio = None if audio is None or audio[0].shape[1] == 0 else audio
 
     def __enter__(self) -> VideoWriter:
-        self._stream = None
+        self._stream, self._written = None, 0
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(whole_file(self._path))
             self._container = stack.enter_context(av.open(str(temporary), "w", format="mp4"))
@@ -196,13 +222,21 @@ class VideoWriter:
         if height % 2 or width % 2:
             pixels = np.pad(pixels, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._stream is None:
-            self._stream = self._container.add_stream("libx264", rate=Fraction(self._fps).limit_denominator(1001))
-            self._stream.height, self._stream.width = pixels.shape[1:3]
-            self._stream.pix_fmt = "yuv420p"
-            self._stream.options = {"crf": "18"}
+            self._begin(*pixels.shape[1:3])
         for image in pixels:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             self._container.mux(self._stream.encode(frame))
+        self._written += len(pixels)
+
+    def _begin(self, height: int, width: int) -> None:
+        # Every stream has to be there before the first packet.
+        self._stream = self._container.add_stream("libx264", rate=self._fps)
+        self._stream.height, self._stream.width = height, width
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": "18"}
+        if self._audio is not None:
+            self._sound = self._container.add_stream("aac", rate=self._audio[1])
+            self._sound.layout = "mono" if len(self._audio[0]) == 1 else "stereo"
 
     def __exit__(self, kind, error, trace) -> None:
         with self._open:  # closes the container, then renames the file, or removes it on any error
@@ -211,3 +245,12 @@ class VideoWriter:
             if self._stream is None:
                 raise ValueError(f"no frame was written to {self._path}; write at least one")
             self._container.mux(self._stream.encode())
+            if self._audio is not None:
+                self._write_audio(*self._audio)
+
+    def _write_audio(self, waveform: Tensor, rate: int) -> None:
+        samples = waveform[:, : math.ceil(rate * self._written / self._fps)].detach().float().clamp(-1, 1).cpu().contiguous()
+        frame = av.AudioFrame.from_ndarray(samples.numpy(), format="fltp", layout=self._sound.layout.name)
+        frame.sample_rate, frame.pts = rate, 0
+        self._container.mux(self._sound.encode(frame))
+        self._container.mux(self._sound.encode())

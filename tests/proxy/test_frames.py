@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from expportrait.proxy.frames import Frames, VideoWriter, read_image, write_image
+from expportrait.proxy.frames import Frames, VideoWriter, read_audio, read_image, write_image
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +199,28 @@ def test_inference_mode(tmp_path, picture):
         assert Frames.open(tmp_path / "a.mp4").frame(0).shape == (3, 64, 54)
         assert Frames.open(tmp_path / "a.mp4").pick([0, 0]).shape == (2, 3, 64, 54)
         assert Frames.from_images(picture[None].clone()).frame(0).shape == (3, 64, 54)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_video_has_the_sound_it_was_given_as_long_as_its_frames(tmp_path, picture, channels):
+    rate, seconds = 16000, torch.arange(32000) / 16000
+    tone = 0.5 * torch.sin(2 * math.pi * 440 * seconds).expand(channels, -1)
+    with VideoWriter(tmp_path / "a.mp4", 10, (tone, rate)) as writer:
+        writer.write(picture.expand(3, -1, -1, -1))
+        writer.write(picture.expand(2, -1, -1, -1))
+    heard, found = read_audio(tmp_path / "a.mp4")
+    assert len(Frames.open(tmp_path / "a.mp4")) == 5
+    assert found == rate and heard.shape[0] == channels and abs(heard.shape[1] / rate - 0.5) < 0.1
+    spectrum = torch.fft.rfft(heard[0, :7000]).abs()
+    assert float(spectrum.argmax()) * rate / 7000 == pytest.approx(440, abs=5)
+
+
+def test_silence_of_no_length_and_sound_of_another_shape(tmp_path, picture):
+    with VideoWriter(tmp_path / "a.mp4", 10, (torch.zeros(1, 0), 16000)) as writer:
+        writer.write(picture[None])
+    assert len(Frames.open(tmp_path / "a.mp4")) == 1 and read_audio(tmp_path / "a.mp4") is None
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_audio(tmp_path / "b.mp4")
+    with pytest.raises(ValueError, match="the sound has shape"):
+        VideoWriter(tmp_path / "a.mp4", 10, (torch.zeros(3, 5), 16000))
