@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,10 +112,11 @@ def comfyui(root: Path, shipped_files: list[Path], tmp_path_factory) -> Iterator
     for name in ("custom_nodes", "input", "models", "output", "temp", "user/default"):
         (base / name).mkdir(parents=True)
     (base / "user/default/comfy.settings.json").write_text('{"Comfy.TutorialCompleted": true}')
-    for path in shipped_files:
-        target = base / "custom_nodes" / PACK / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(root / path, target)
+    with zipfile.ZipFile(base / "archive.zip", "w") as archive:
+        for path in shipped_files:
+            archive.write(root / path, path)
+    with zipfile.ZipFile(base / "archive.zip") as archive:
+        archive.extractall(base / "custom_nodes" / PACK)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("name", ("check_adapter", "check_diffusers", "check_pocket"))
+@pytest.mark.parametrize("name", ("check_adapter", "check_diffusers", "check_import", "check_pocket"))
 def test_native(root, name):
     if not os.environ.get("COMFYUI_PATH"):
         pytest.skip("COMFYUI_PATH names no checkout of ComfyUI")
