@@ -27,6 +27,7 @@ LOADERS = {
 }
 TO_THE_END = ["portrait_and_clip_to_preview", "two_performers_one_portrait"]
 POCKET = "portrait_with_pocket_model"
+STILL = ["edit_an_expression", "refine_with_outside_normals"]  # of a portrait alone
 NEED_WEIGHTS = ["wan_vace_from_maps", "wan_fun_control_from_depth", "wan_animate_from_proxy", "wan_i2v_with_portrait_adapter"]
 SIZE, FRAMES = (64, 96), 5  # of the tiny models' clips
 
@@ -53,7 +54,7 @@ def put_media(graph: dict, media) -> None:
             node["inputs"]["file"] = media.clip
 
 
-@pytest.mark.parametrize("name", [*TO_THE_END, POCKET, *NEED_WEIGHTS])
+@pytest.mark.parametrize("name", [*TO_THE_END, *STILL, POCKET, *NEED_WEIGHTS])
 def test_page_loads_the_workflow(page, root, name):
     graph = load(page, root, name)
     assert page.errors == []
@@ -75,6 +76,23 @@ def test_workflow_runs_to_its_end(page, comfyui, root, media, name):
         assert len(frames) == media.frames
         assert frames[0].shape == (media.portrait_size[1], media.portrait_size[0])
         assert frames[0].std() > 5 and any(abs(frame.astype(int) - frames[0]).max() > 20 for frame in frames)
+
+
+@pytest.mark.parametrize("name", STILL)
+def test_workflow_of_a_portrait_runs_to_its_end(page, comfyui, root, media, name):
+    graph = load(page, root, name)
+    put_media(graph, media)
+    for node in graph.values():
+        if node["class_type"] == "ExpPortraitRenderVideo":
+            node["inputs"] |= {"width": SIZE[0], "height": SIZE[1]}
+        elif node["class_type"] == "ExpPortraitEditExpression":
+            node["inputs"] |= {"seconds": 0.4, "keyframes": node["inputs"]["keyframes"].replace("1s", "0.2s")}
+    outputs = comfyui.run(graph, seconds=900)
+    (path,) = (path for path in comfyui.saved(outputs) if path.suffix == ".mp4")
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="gray").astype(int) for frame in container.decode(container.streams.video[0])]
+    assert len(frames) > 5 and frames[0].shape == SIZE[::-1] and frames[0].std() > 5
+    assert max(abs(frame - frames[0]).max() for frame in frames) > 20
 
 
 @pytest.mark.parametrize("shipped", (False, True))

@@ -69,8 +69,10 @@ def test_every_node_has_its_help_page_and_no_other(root, node_ids):
 def test_workflows_have_thumbnails_and_known_nodes(root, node_ids):
     files = sorted((root / "workflows").glob("*.json"))
     assert [path.stem for path in files] == [
+        "edit_an_expression",
         "portrait_and_clip_to_preview",
         "portrait_with_pocket_model",
+        "refine_with_outside_normals",
         "two_performers_one_portrait",
         "wan_animate_from_proxy",
         "wan_fun_control_from_depth",
