@@ -1,6 +1,6 @@
 """Measures the bars of a stage and prints them as one JSON object; exits 1 if one is not met.
 
-    python tools/bench.py landmarks|fit|raster|render|memory|demo|refine|transfer|dit [--data ../shared/data]
+    python tools/bench.py landmarks|fit|raster|render|memory|demo|refine|transfer|dit|learning [--data ../shared/data]
 
 Run it with the environment that run.py makes. Times are ratios or CPU times of one run on this machine.
 """
@@ -71,6 +71,12 @@ def _dit(data: Path) -> list[dict]:
     return dit_bars(data)
 
 
+def _learning(data: Path) -> list[dict]:
+    from bench_dit_learning import FOLDER, learning_bars
+
+    return learning_bars(FOLDER)
+
+
 STAGES = {
     "landmarks": _landmarks,
     "fit": _fit,
@@ -81,6 +87,7 @@ STAGES = {
     "refine": _refine,
     "transfer": _transfer,
     "dit": _dit,
+    "learning": _learning,
 }
 
 
@@ -89,7 +96,7 @@ def main() -> int:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--data", type=Path, default=DATA, help="folder with clips/, portraits/ and heads/")
     options = parser.parse_args()
-    if options.stage not in ("raster", "demo") and not (options.data / "clips").is_dir():
+    if options.stage not in ("raster", "demo", "learning") and not (options.data / "clips").is_dir():
         parser.error(f"there are no test clips in {options.data / 'clips'}; name the folder of the shared data with --data")
     bars = STAGES[options.stage](options.data)
     print(json.dumps({"stage": options.stage, "bars": bars}, indent=1))

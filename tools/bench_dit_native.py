@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,9 @@ SIZES = {  # width, layers, ffn, latent frames, latent side, expression width
 }
 ROUNDS = 5
 MOST_OVERHEAD = 1.05
+WINDOWS = Path(__file__).with_name("bench_dit_windows.py")
+WINDOW, LONG = 21, 76  # latent frames: 81 and 301 pictures
+MOST_COPIES = 10  # of latents and conditions: noise, start, state, each prediction and its sum over windows are the sampler's own
 
 
 def exactness_bars(folder: Path) -> list[dict]:
@@ -117,6 +121,24 @@ def _step_seconds(model, cond: list, frames: int, side: int) -> float:
     return took[0]
 
 
+def window_bars() -> list[dict]:
+    """Memory of 301 pictures by context windows against that of one window, each in a process of its own."""
+
+    def measured(frames: int, how: str) -> dict:
+        done = subprocess.run([sys.executable, str(WINDOWS), str(frames), how], stdout=subprocess.PIPE, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    if sys.platform != "linux":
+        print("memory of context windows is measured on Linux only: left out", file=sys.stderr)
+        return []
+    one, long, whole = measured(WINDOW, "window"), measured(LONG, "window"), measured(LONG, "whole")
+    grown, own = long["peak"] - one["peak"], long["own"] - one["own"]
+    figures = {"one window, MB": one["peak"], "301 frames by windows, MB": long["peak"], "301 frames at once, MB": whole["peak"]}
+    figures |= {"of it latents and conditions, one window, MB": one["own"], "301 frames, MB": long["own"]}
+    title = "301 frames by context windows: memory beyond one window's, over that of the added latents and conditions"
+    return [bar(title, grown / own, "times", most=MOST_COPIES, **{name: value / 1e6 for name, value in figures.items()})]
+
+
 def _apart(found: torch.Tensor, expected: torch.Tensor) -> float:
     return MILLIONTHS * float((found - expected).abs().max())
 
@@ -128,6 +150,7 @@ def main() -> None:
         bars = exactness_bars(Path(folder)) + runtime_bars(Path(folder))
     for kind in SIZES:
         bars += overhead_bars(kind)
+    bars += window_bars()
     print(json.dumps(bars, indent=2))
 
 
