@@ -35,6 +35,7 @@ class RenderConditions(io.ComfyNode):
                     "directx_normals",
                     default=False,
                     optional=True,
+                    advanced=True,
                     tooltip="Normals with green pointing down, as DirectX tools want them. Off: green points up (OpenGL).",
                 ),
                 FRAMING.Input(

@@ -1,6 +1,6 @@
 """Measures the bars of a stage and prints them as one JSON object; exits 1 if one is not met.
 
-    python tools/bench.py landmarks|fit|raster|render|memory|demo|refine|transfer|dit|learning [--data ../shared/data]
+    python tools/bench.py landmarks|fit|raster|render|memory|demo|refine|transfer|dit|learning|comfy [--data ../shared/data]
 
 Run it with the environment that run.py makes. Times are ratios or CPU times of one run on this machine.
 """
@@ -77,6 +77,12 @@ def _learning(data: Path) -> list[dict]:
     return learning_bars(FOLDER)
 
 
+def _comfy(data: Path) -> list[dict]:
+    from bench_comfy import import_bars
+
+    return import_bars()
+
+
 STAGES = {
     "landmarks": _landmarks,
     "fit": _fit,
@@ -88,6 +94,7 @@ STAGES = {
     "transfer": _transfer,
     "dit": _dit,
     "learning": _learning,
+    "comfy": _comfy,
 }
 
 
@@ -96,7 +103,7 @@ def main() -> int:
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--data", type=Path, default=DATA, help="folder with clips/, portraits/ and heads/")
     options = parser.parse_args()
-    if options.stage not in ("raster", "demo", "learning") and not (options.data / "clips").is_dir():
+    if options.stage not in ("raster", "demo", "learning", "comfy") and not (options.data / "clips").is_dir():
         parser.error(f"there are no test clips in {options.data / 'clips'}; name the folder of the shared data with --data")
     bars = STAGES[options.stage](options.data)
     print(json.dumps({"stage": options.stage, "bars": bars}, indent=1))
