@@ -50,6 +50,8 @@ class ExpressionView:
         self.proxy = proxy.to("cpu")
         self.rest = resting_motion(self.proxy, 1 / FPS, FPS)
         self._interior = interior_light(self.model)
+        self._stage = functools.lru_cache(maxsize=2)(self._make_stage)
+        self._texture = functools.lru_cache(maxsize=2)(self._make_texture)
         self._centre = self._skull_centre()
         refined = self.proxy.detail_basis is not None and len(self.proxy.detail_basis) and self.proxy.detail_by_expression is not None
         self._network = None if refined else load_transfer_network(self.model)
@@ -128,14 +130,12 @@ class ExpressionView:
     def _jaw_limits(self) -> Tensor:
         return jaw_range(self.model, self.proxy.identity)
 
-    @functools.lru_cache(maxsize=2)
-    def _stage(self, side: int) -> Stage:
+    def _make_stage(self, side: int) -> Stage:
         camera, across = self.proxy.camera, CLOSENESS * self.proxy.crop[2]
         left, top = (camera.project(self._centre) - across / 2).tolist()
         return Stage(self.model, camera.viewport(left, top, across, across, side, side))
 
-    @functools.lru_cache(maxsize=2)
-    def _texture(self, side: int) -> Tensor:
+    def _make_texture(self, side: int) -> Tensor:
         """The albedo, its texels about as large as the pixels of a picture of this side."""
         albedo = self.proxy.albedo
         shrink = max(1, round(albedo.shape[-1] / (1.5 * side)))

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from graphs import node, portrait  # noqa: E402
 
 ROUTE = "/expportrait/editor"
+KIND = "ExpPortraitEditExpression"
 
 
 def ask(comfyui, body, **headers) -> tuple[int, bytes]:
@@ -73,6 +74,20 @@ def test_after_a_run_the_person_is_drawn(comfyui, edited):
     assert apart(person, drawn(comfyui)) > 5
     assert apart(person, drawn(comfyui, {"smile": 1.0}, head=head)) > 0.2
     assert len(edited["show"]["images"]) == 2  # the run itself is as ever
+
+
+def test_it_answers_while_a_workflow_runs(comfyui, media):
+    graph = portrait(media) | {
+        "edit": node(KIND, head_proxy=["build", 0], expression="surprise", seconds=1.0),
+        "maps": node("ExpPortraitRender", head_proxy=["build", 0], head_motion=["edit", 0], map="textured"),
+        "show": node("PreviewImage", images=["maps", 0]),
+    }
+    alone = drawn(comfyui, {"jaw_open": 0.5})
+    prompt, pictures = comfyui.queue(graph), []
+    while not comfyui.get(f"/history/{prompt}"):
+        pictures.append(drawn(comfyui, {"jaw_open": 0.5}))
+    assert comfyui.wait(prompt)["status"]["status_str"] == "success"
+    assert pictures and all(apart(alone, picture) == 0 for picture in pictures)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +156,6 @@ def test_nothing_of_this_left_a_traceback(comfyui):
 
 # In the page
 
-KIND = "ExpPortraitEditExpression"
 FIND = f"const node = window.app.graph._nodes.find(n => n.type === '{KIND}');"
 PICTURE = FIND + "const picture = node?.widgets.find(w => w.name === 'expression_editor').picture;"
 NEAR = f"() => {{ {FIND} Object.assign(window.app.canvas.ds, {{ scale: 0.7, offset: [60 - node.pos[0], 40 - node.pos[1]] }}) }}"
@@ -303,14 +317,14 @@ def test_dragging_the_picture_looks_around_and_a_double_click_looks_straight(edi
 
 def test_presets_set_plain_widgets_and_a_double_click_resets_a_slider(editor):
     first = editor.rest()
-    editor.drag_slider("head_yaw", 0.5, 0.8)
+    editor.drag_slider("frown", 1 / 3, 0.8)
     editor.press("surprise")
     assert editor.changes()["expression"] == "surprise" and editor.values()["strength"] == 1
     assert apart(first, editor.rest()) > 2
     assert editor.get("picture.wanted").count("surprise") == 1
     editor.undo()
-    assert list(editor.changes()) == ["head_yaw"]
-    left, right, y = editor.slider("head_yaw")
+    assert list(editor.changes()) == ["frown"]
+    left, right, y = editor.slider("frown")
     editor.page.mouse.dblclick(left + 0.3 * (right - left), y)
     editor.page.wait_for_timeout(600)
     assert editor.changes() == {} and apart(first, editor.rest()) < 0.01

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from expportrait.proxy.head_model import load_head_model
 from expportrait.proxy.plain_head import plain_head
 from expportrait.proxy.posing import Stage, camera_space
 from expportrait.proxy.texture import Atlas
@@ -12,8 +13,9 @@ from expportrait.transfer.expression_edit import edit_expression, resting_motion
 from expportrait.transfer.expression_view import BACKGROUND, ExpressionView
 from expportrait.transfer.skin_detail import with_edited_detail
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "proxy")]
 from heads import make_proxy, refine  # noqa: E402
+from smplx_file import write_smplx_file  # noqa: E402
 
 SIDE = 160
 EDITS = [{}, {"smile": 1.0, "headYaw": 12.0}, {"eyeBlink": 1.0, "jawOpen": 0.4}, {"jawOpen": 2.0, "U": -0.5, "gazePitch": 8.0}]
@@ -138,6 +140,19 @@ def test_it_works_for_a_head_anywhere_in_its_picture(model, generator):
     view = ExpressionView(make_proxy(model, generator), model)
     shown = picture(view)
     assert ((shown[SIDE // 2 - 20 : SIDE // 2 + 20, SIDE // 2 - 20 : SIDE // 2 + 20] - background()).abs().sum(-1) > 30).all()
+
+
+def test_a_smplx_head_without_landmarks_is_drawn(tmp_path, generator):
+    pytest.importorskip("smplx")
+    write_smplx_file(tmp_path / "SMPLX_NEUTRAL.npz")
+    smplx = load_head_model(str(tmp_path / "SMPLX_NEUTRAL.npz"))
+    head = plain_head(smplx, 64)
+    view = ExpressionView(head, smplx)
+    rest = resting_motion(head, 0.04, 25)
+    edited = edit_expression(rest, {"headYaw": 30.0}, head, smplx)
+    expected = camera_space(smplx, head, with_edited_detail(edited, rest, head, smplx))
+    assert torch.allclose(camera_space(smplx, head, view.motion({"headYaw": 30.0})), expected, atol=2e-6)
+    assert (picture(view, {"headYaw": 30.0}, settled=False) - picture(view)).abs().float().mean() > 0.1
 
 
 @pytest.mark.parametrize(

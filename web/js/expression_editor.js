@@ -26,6 +26,7 @@ const STYLE = `
 
 let sliders = {} // name: default of every slider of the node, from its definition
 const views = new Map() // by node: the angle it is looked at from, which outlives the node's object when something is undone
+const elements = new Map() // by node: the element that was last seen in the page
 const heads = new Map(Object.entries(JSON.parse(sessionStorage.getItem(KEPT) ?? "{}")))
 
 // A node's name that stays the same when ComfyUI makes its graph anew.
@@ -44,9 +45,12 @@ function viewOf(node) {
   return views.get(key)
 }
 
+// Tells ComfyUI's undo that a step ends here.
+const endStep = () => app.extensionManager.workflow?.activeWorkflow?.changeTracker?.checkState?.()
+
 // Sets widgets as one step of ComfyUI's undo.
 function setValues(node, values) {
-  app.canvas.emitBeforeChange()
+  endStep()
   for (const [name, value] of Object.entries(values)) {
     const widget = widgetOf(node, name)
     const before = widget?.value
@@ -55,7 +59,7 @@ function setValues(node, values) {
     widget.callback?.(value, app.canvas, node)
     node.onWidgetChanged?.(name, value, before, widget)
   }
-  app.canvas.emitAfterChange()
+  endStep()
   node.graph?.setDirtyCanvas(true, true)
 }
 
@@ -108,6 +112,7 @@ function addEditor(node) {
     if (saved.widgets_values) saved.widgets_values = node.widgets.filter((w) => w.serialize !== false).map((w) => w.value)
   })
   chain(node, "onExecuted", (output) => keepHead(node, output?.expportrait_head?.[0] ?? heads.get(keyOf(node))))
+  chain(node, "onAdded", () => takeOver(node, element))
   chain(node, "onRemoved", () => picture.remove())
   for (const name of Object.keys(sliders)) resetOnDoubleClick(node, widgetOf(node, name))
   const [width, height] = node.computeSize()
@@ -132,13 +137,25 @@ function resetOnDoubleClick(node, widget) {
   }
 }
 
-// Where sliders are elements of the page.
+// Where sliders are elements of the page: the node and the slider's name that an event is about, or null.
+function sliderAt(event) {
+  const name = event.target.closest?.("[aria-label]")?.getAttribute("aria-label")
+  if (!(name in sliders) || event.target.closest("input, button")) return null
+  const node = app.canvas.graph?.getNodeById(event.target.closest("[data-node-id]")?.dataset.nodeId)
+  return node?.comfyClass === NODE ? { node, name } : null
+}
+
 function resetElement(event) {
-  const slider = event.target.closest?.("[aria-label]")
-  const name = slider?.getAttribute("aria-label")
-  if (!(name in sliders) || event.target.closest("input, button")) return
-  const node = app.canvas.graph?.getNodeById(slider.closest("[data-node-id]")?.dataset.nodeId)
-  if (node?.comfyClass === NODE) setValues(node, { [name]: sliders[name] })
+  const slider = sliderAt(event)
+  if (slider) setValues(slider.node, { [slider.name]: sliders[slider.name] })
+}
+
+// ComfyUI makes a node anew when it undoes, but where nodes are elements of the page it leaves the old widget's element there.
+function takeOver(node, element, until = performance.now() + 5000) {
+  const old = elements.get(keyOf(node))?.deref()
+  if (old !== element && old?.isConnected && !element.isConnected) old.replaceWith(element)
+  if (element.isConnected || performance.now() > until) elements.set(keyOf(node), new WeakRef(element))
+  else requestAnimationFrame(() => takeOver(node, element, until))
 }
 
 app.registerExtension({
@@ -149,6 +166,7 @@ app.registerExtension({
     style.textContent = STYLE
     document.head.append(style)
     document.addEventListener("dblclick", resetElement, true)
+    document.addEventListener("pointerup", (event) => sliderAt(event) && setTimeout(endStep), true)
   },
 
   beforeRegisterNodeDef(nodeType, nodeData) {
