@@ -148,9 +148,10 @@ def comfyui(root: Path, shipped_files: list[Path], tmp_path_factory) -> Iterator
 def page(comfyui: Server, browser):
     """ComfyUI's page, ready; a failure of the page's own code is kept in `page.errors`; `page.ready()` waits after a reload."""
     page = browser.new_page(viewport={"width": 1800, "height": 1000})
+    page.set_default_navigation_timeout(180_000)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.ready = lambda: page.wait_for_function(READY, timeout=60_000)
+    page.ready = lambda: page.wait_for_function(READY, timeout=180_000)
     page.goto(comfyui.url)
     page.ready()
     yield page
