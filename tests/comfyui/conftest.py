@@ -129,7 +129,7 @@ def comfyui(root: Path, shipped_files: list[Path], tmp_path_factory) -> Iterator
         process = subprocess.Popen(command, cwd=core, stdout=log, stderr=subprocess.STDOUT)
     server = Server(base, port, process)
     try:
-        for _ in range(600):
+        for _ in range(1500):
             assert process.poll() is None, server.log[-4000:]
             try:
                 server.get("/system_stats")
