@@ -26,7 +26,8 @@ def make_vae(clips: Path, out: Path) -> None:
     """Wan's autoencoder with fixed weights: the PATCH x PATCH pixels of a cell as the LATENT principal components of the clips' patches.
 
     It takes single frames only. Its residual blocks add nothing. Its two norms divide by a constant channel that is far larger than all
-    others, and what comes into its activations is so small that they are linear.
+    others, and what comes into its activations is so small that they are linear. All components have one scale, so that errors count as
+    they are seen.
     """
     from diffusers import AutoencoderKLWan
     from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
@@ -35,10 +36,10 @@ def make_vae(clips: Path, out: Path) -> None:
     patches = patchify(2 * pixels[:, :, None] - 1, PATCH).permute(0, 2, 3, 4, 1).flatten(0, 3)  # [N, 3 * PATCH^2]
     mean, centred = patches.mean(0), patches - patches.mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    ways, deviation = vectors[:, -LATENT:].flip(1).T, values[-LATENT:].flip(0).sqrt()
+    ways, deviation = vectors[:, -LATENT:].flip(1).T, float(values[-LATENT:].mean().sqrt())
     vae = AutoencoderKLWan(
         base_dim=LATENT + 8, z_dim=LATENT, dim_mult=[1], num_res_blocks=1, temperal_downsample=[], patch_size=PATCH,
-        in_channels=len(mean), out_channels=len(mean), latents_mean=[0.0] * LATENT, latents_std=deviation.tolist(),
+        in_channels=len(mean), out_channels=len(mean), latents_mean=[0.0] * LATENT, latents_std=[deviation] * LATENT,
     ).requires_grad_(False)  # fmt: skip
     for parameter in vae.parameters():
         parameter.zero_()
