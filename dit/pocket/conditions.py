@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...proxy.camera import Camera
-from ...proxy.head_model import HeadModel
+from ...proxy.head_model import JOINTS, HeadModel
 from ...proxy.head_proxy import HeadProxy
 from ...proxy.posing import Shot, SourcePose, Stage, camera_space
 from ...proxy.preview import SEEN, compose
@@ -34,6 +34,7 @@ class Conditions:
     normals: Tensor  # [t, 3, H, W] camera space, OpenGL, encoded (n + 1) / 2, black where there is no head
     regions: Tensor  # [t, 3, H, W] lips; inside of the mouth (teeth 1, else 0.5); eyes (ball 0.5, iris 1)
     background: Tensor  # [t, 3, H, W] the source picture with the person painted over
+    head: Tensor  # [t, 1, H, W] where the head is, without neck and shoulders; the model is not shown it
     code: Tensor  # [t, K] `expression_code`
 
     @property
@@ -54,6 +55,7 @@ class ConditionMaker:
         self.proxy = proxy.to(model.template.device)
         self.known = PreviewSource.of(one_source(source, proxy), self.proxy, self.stage, person)
         self._regions = region_values(model)
+        self._head = model.weights[:, JOINTS.index("head") :].sum(1)[None, :, None]  # of the joints behind the neck
 
     @property
     def background(self) -> Tensor:
@@ -63,24 +65,24 @@ class ConditionMaker:
     def reference(self) -> Tensor:
         """The source picture with the maps of its own pose, [1, REFERENCE, H, W]."""
         shot = self.stage.shot(camera_space(self.model, self.proxy, SourcePose.of(self.proxy)))
-        normals, regions, _ = self._maps(shot).split([3, 3, 1], dim=1)
+        normals, regions, *_ = self._maps(shot).split([3, 3, 1, 1], dim=1)
         return torch.cat([self.known.photo, normals, regions], dim=1)
 
     def frames(self, motion, start: int = 0, stop: int | None = None) -> Conditions:
         """Conditions of frames start..stop of anything with expression, joints and translation."""
         shot = self.stage.shot(camera_space(self.model, self.proxy, motion, start, stop))
-        normals, regions, unseen = self._maps(shot).split([3, 3, 1], dim=1)
+        normals, regions, unseen, head = self._maps(shot).split([3, 3, 1, 1], dim=1)
         code = expression_code(motion)[start:stop].to(normals)
         background = self.background.expand_as(normals)
-        return Conditions(compose(self.known, shot), 1 - unseen, normals, regions, background, code)
+        return Conditions(compose(self.known, shot), 1 - unseen, normals, regions, background, head, code)
 
     def _maps(self, shot: Shot) -> Tensor:
-        """[t, 7, H, W]: normals, regions, and what the source did not show."""
+        """[t, 8, H, W]: normals, regions, what the source did not show, and the head."""
         then, now = self.known.area[..., None], seen_area(shot)[..., None]
-        normals, regions, then, now = shot.pixels(shot.normals, self._regions, then, now)
+        normals, regions, then, now, head = shot.pixels(shot.normals, self._regions, then, now, self._head)
         low, high = SEEN
         unseen = 1 - ((then / now.clamp(min=1e-6) - low) / (high - low)).clamp(0, 1)
-        image = shot.raster.scatter(torch.cat([(F.normalize(normals, dim=-1) + 1) / 2, regions, unseen], dim=-1))
+        image = shot.raster.scatter(torch.cat([(F.normalize(normals, dim=-1) + 1) / 2, regions, unseen, head], dim=-1))
         return shot.stage.rasterizer.antialias(image, shot.raster, shot.clip).clamp(0, 1).permute(0, 3, 1, 2)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...proxy.inpaint import dilate
 
+PERFECT = 0.35  # share of examples whose warp is the very picture but for its holes: what is right has to stay
 LOST, STALE, HOLED = 0.1, 0.15, 0.35  # shares of examples without a warp, with that of another pose, and with holes in it
 TOLD = 0.7  # share of holes that validity tells
 FACELESS = 0.15  # share of examples whose warp has holes at lips, mouth and eyes, which the maps and the code have to fill
@@ -21,9 +22,10 @@ def damage(batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Te
     """A batch of `Examples.read` with other colours and, in some examples, a warp that is lost, of another pose or with holes."""
     control, count = batch["control"].clone(), len(batch["control"])
     gain = 1 + GAIN * (2 * torch.rand(count, 3, 1, 1, generator=generator) - 1)
-    dice = torch.rand(7, count, 1, 1, 1, generator=generator)
+    dice = torch.rand(8, count, 1, 1, 1, generator=generator)
     features = dilate((control[:, 7:10].amax(1, keepdim=True) > MARKED).float(), control.shape[-1] // 32)
     control[:, :4] = torch.where(dice[4] < STALE, batch["stale"], control[:, :4])
+    control[:, :3] = torch.where(dice[7] < PERFECT, batch["target"], control[:, :3])
     control[:, 7:10] = torch.where(dice[5] < UNMARKED, 0, control[:, 7:10])
     warp, background = ((control[:, part] * gain).clamp(0, 1) for part in (slice(0, 3), slice(10, 13)))
     reference = torch.cat([(batch["reference"][:, :3] * gain).clamp(0, 1), batch["reference"][:, 3:]], dim=1)

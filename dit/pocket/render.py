@@ -104,7 +104,7 @@ class HeadClip:
         """Frames start..stop."""
         seen = self._maker.frames(self.motion, start, stop)
         control = shrink(self.cut.of(seen.control), (self.side, self.side))
-        covered = self.cut.of(seen.normals).amax(1, keepdim=True) > 0.1
+        covered = self.cut.of(seen.head) > 0.5
         return HeadFrames(control, seen.code, seen.warp, covered)
 
     def chunks(self, chunk: int) -> Iterator[HeadFrames]:

@@ -84,6 +84,9 @@ def test_at_the_sources_own_pose_the_warp_is_the_source_and_all_of_it_valid(make
     assert torch.equal(reference[:, 3:6], seen.normals) and torch.equal(reference[:, 6:], seen.regions)
     assert torch.allclose(reference[:, :3], photo.images, atol=1e-6)
     assert (seen.background - photo.images).abs().mean() > 0.02  # somebody was painted over
+    head = seen.head > 0.5
+    assert (head & (photo.head < 0.5)).float().sum() < 0.02 * head.sum()  # hair is beyond the proxy's head, shoulders are not in it
+    assert 0.2 < head.sum() / (seen.normals.amax(1, keepdim=True) > 0.1).sum() < 0.8
 
 
 def test_files_hold_what_was_made_and_are_kept(model, maker, folder):
