@@ -98,8 +98,8 @@ class Server:
         return errors[0]
 
     def saved(self, outputs: dict, kind: str = "images") -> list[Path]:
-        """Files that the outputs of a run name."""
-        items = [item for output in outputs.values() for item in output.get(kind, [])]
+        """Files in the output folder that the outputs of a run name; what nodes show on themselves is not among them."""
+        items = [item for output in outputs.values() for item in output.get(kind, []) if item["type"] == "output"]
         return [self.base / item["type"] / item["subfolder"] / item["filename"] for item in items]
 
 

@@ -16,7 +16,7 @@ MAKE = """() => {
     });
     fit.connect(0, build, 1);
     build.connect(0, transfer, 0);
-    window.app.canvas.ds.scale = 1;
+    window.app.canvas.ds.scale = 0.7;
     window.app.canvas.ds.offset = [0, 0];
     window.app.canvas.setDirty(true, true);
 }"""

@@ -43,7 +43,7 @@ def test_fit_reads_a_video_that_is_no_file(comfyui, media):
         "video": node("CreateVideo", images=["twice", 0], fps=12.0),
         "fit": node("ExpPortraitFit", images=["video", 0]),
         "overlay": node("ExpPortraitFitOverlay", images=["twice", 0], head_track=["fit", 0]),
-        "show": node("PreviewImage", images=["overlay", 0]),
+        "save": node("SaveImage", images=["overlay", 0], filename_prefix="overlay"),
     }
     assert len(comfyui.saved(comfyui.run(graph))) == 2
 
@@ -54,6 +54,9 @@ def test_proxy_and_motion_survive_saving(comfyui, portrait_graph):
         "motion": node("ExpPortraitSaveMotion", head_motion=["transfer", 0], filename_prefix="heads/motion"),
     }
     outputs = comfyui.run(saving)
+    for name in ("fit", "build", "transfer"):  # each shows on itself what it did
+        (picture,) = outputs[name]["images"]
+        assert picture["type"] == "temp" and Image.open(comfyui.base / "temp" / picture["filename"]).height > 100
     proxy, motion = (f"{outputs[name]['text'][0]} [output]" for name in ("proxy", "motion"))
     assert proxy == "heads/proxy_00001_.safetensors [output]"
     listed = comfyui.get("/object_info/ExpPortraitLoadProxy")["ExpPortraitLoadProxy"]["input"]["required"]["file"]

@@ -14,7 +14,7 @@ from expportrait.proxy.frames import Frames, VideoWriter, read_audio
 sys.path.insert(0, str(Path(__file__).parent))
 from graphs import node, one_sentence, portrait  # noqa: E402
 
-FRAMES, FPS = 6, 30.0
+FRAMES, FPS = 6, 25.0  # the preset has 25
 
 
 @pytest.fixture
