@@ -56,6 +56,6 @@ def shown(*pictures: Tensor) -> ui.PreviewImage:
 
 def motion_shown(motion: HeadMotion, model: HeadModel | None = None, proxy: HeadProxy | None = None) -> ui.PreviewImage:
     """Heads, if there is a proxy, and curves of a motion. Without its model it is read by the embedded head if it belongs to that."""
-    embedded = load_head_model()
-    model = embedded if model is None and motion.model_id == embedded.model_id else model
+    if model is None and motion.model_id == load_head_model().model_id:
+        model = load_head_model()
     return shown(motion_strip(motion, model, proxy))

@@ -15,9 +15,9 @@ from ..dit.pocket.weights import SHIPPED
 from ..proxy.frames import Frames
 from ..transfer.motion import HeadMotion
 from .pocket_model import KEY, HeadCondition, load_pocket, pocket_config
-from .render import size_input
+from .render import moving_head, size_input
 from .runtime import compute_device, gather, gather_all, result_device
-from .types import CATEGORY, HEAD_MOTION, HEAD_PROXY, POCKET_HEADS, BuiltProxy
+from .types import CATEGORY, POCKET_HEADS, BuiltProxy
 
 FOLDER = "diffusion_models"
 OWN = "shipped"
@@ -70,8 +70,7 @@ class PocketConditioning(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="From Load Pocket Model."),
                 io.Image.Input("source_image", tooltip="The picture that the proxy was built from."),
-                HEAD_PROXY.Input("head_proxy", tooltip="The person."),
-                HEAD_MOTION.Input("head_motion", tooltip="How the head moves."),
+                *moving_head(),
                 io.Int.Input(
                     "side",
                     default=SIDE,

@@ -26,8 +26,7 @@ class RenderConditions(io.ComfyNode):
             category=CATEGORY,
             description="Renders one condition map of the moving head for a video model. Add a node for each map that you need.",
             inputs=[
-                HEAD_PROXY.Input("head_proxy", tooltip="The person."),
-                HEAD_MOTION.Input("head_motion", tooltip="How the head moves."),
+                *moving_head(),
                 io.Combo.Input("map", options=list(MAPS), default=MAPS[0], tooltip="What to draw; see the help page for a list."),
                 size_input("width"),
                 size_input("height"),
@@ -74,6 +73,11 @@ class RenderConditions(io.ComfyNode):
         return io.NodeOutput(both[..., :3], both[..., 3])
 
 
+def moving_head() -> list[io.Input]:
+    """Who moves, and how."""
+    return [HEAD_PROXY.Input("head_proxy", tooltip="The person."), HEAD_MOTION.Input("head_motion", tooltip="How the head moves.")]
+
+
 def size_input(name: str) -> io.Int.Input:
     return io.Int.Input(
         name, default=0, min=0, max=LARGEST, optional=True, tooltip=f"The {name} of the result in pixels. 0 is that of the source picture."
@@ -90,8 +94,7 @@ class PortraitPreview(io.ComfyNode):
             description="Animates the portrait at once, without a diffusion model: the moving head over its own picture.",
             inputs=[
                 io.Image.Input("source_image", tooltip="The picture that the proxy was built from."),
-                HEAD_PROXY.Input("head_proxy", tooltip="The person."),
-                HEAD_MOTION.Input("head_motion", tooltip="How the head moves."),
+                *moving_head(),
                 size_input("width"),
                 size_input("height"),
             ],

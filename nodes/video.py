@@ -14,9 +14,9 @@ from ..proxy.frames import Frames, VideoWriter, read_audio
 from ..proxy.preview import render_preview
 from ..proxy.render import MAPS, render_maps
 from ..transfer.motion import HeadMotion
-from .render import size_input
+from .render import moving_head, size_input
 from .runtime import compute_device, node_progress
-from .types import CATEGORY, HEAD_MOTION, HEAD_PROXY, BuiltProxy
+from .types import CATEGORY, BuiltProxy
 
 PREVIEW = "preview"
 
@@ -30,8 +30,7 @@ class RenderVideo(io.ComfyNode):
             category=CATEGORY,
             description="Draws the preview or a condition map of the moving head straight into a video, of any length in little memory.",
             inputs=[
-                HEAD_PROXY.Input("head_proxy", tooltip="The person."),
-                HEAD_MOTION.Input("head_motion", tooltip="How the head moves."),
+                *moving_head(),
                 io.Combo.Input(
                     "map", options=[PREVIEW, *MAPS], default=PREVIEW, tooltip="preview animates the picture; the others are condition maps."
                 ),

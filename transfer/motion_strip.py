@@ -26,7 +26,7 @@ HEAD_SHARE = 0.9  # of a head's cell
 
 
 def motion_strip(motion, model: HeadModel | None = None, proxy: HeadProxy | None = None) -> Tensor:
-    """Picture [H, WIDTH, 3] in 0..1, on the CPU, of a HeadMotion or HeadTrack of T frames.
+    """Picture [H, WIDTH, 3] in 0..1, on the CPU, of a HeadMotion, or of a HeadTrack without a proxy, of T frames.
 
     From above: up to HEADS heads as camera-space normals, if model and proxy are given; `motion_curves` over the time in seconds.
     Frames that were filled in are marked red. Raises ValueError for a motion without frames.
@@ -42,7 +42,7 @@ def _heads(motion, model: HeadModel, proxy: HeadProxy) -> Tensor:
     """Heads at even steps of time, each over the middle of its span."""
     count = min(HEADS, len(motion))
     chosen = [int((k + 0.5) * len(motion) / count) for k in range(count)]
-    points = torch.cat([camera_space(model, proxy, motion, k, k + 1) for k in chosen])
+    points = camera_space(model, proxy, motion.select(chosen))
     skull = points[:, model.weights[:, model.pivot] > 0.5]
     side = 4 * HEAD
     camera = _camera_of(skull, side)
